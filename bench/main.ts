@@ -1,0 +1,64 @@
+/** `npm run bench -- fs|migrate [options]`: measurements against peers in the same run. Not a test. */
+import { Command, InvalidArgumentError } from 'commander';
+import { withCleanup } from '../test/support/cleanup.js';
+import type { ContenderName } from './contender.js';
+import { benchFs } from './fs-bench.js';
+import { benchMigrate } from './migrate-bench.js';
+
+const MIB = 1024 * 1024;
+const ALL: readonly ContenderName[] = ['migratefs', 'bare', 'bindfs', 'passthrough_hp', 'fuse-native'];
+
+const count = (text: string): number => {
+  const value = Number(text);
+  if (!Number.isInteger(value) || value < 0) throw new InvalidArgumentError('a whole number is needed');
+  return value;
+};
+
+const names = (text: string): readonly ContenderName[] => {
+  const list = text.split(',') as ContenderName[];
+  const unknown = list.find((name) => !ALL.includes(name));
+  if (unknown !== undefined) throw new InvalidArgumentError(`${unknown} is none of ${ALL.join(', ')}`);
+  return list;
+};
+
+const program = new Command('bench').description(
+  'Measures MigrateFS beside its peers, in turn, and prints ratios.',
+);
+
+program
+  .command('fs')
+  .description(
+    'an idle mount against bindfs, libfuse passthrough_hp, the fuse-native transport, the bare directory',
+  )
+  .option('--rounds <n>', 'measurements of each cell', count, 5)
+  .option('--seconds <n>', 'longest measurement', count, 2)
+  .option('--only <text>', 'only rows whose name contains this', '')
+  .option('--size <MiB>', 'size of the image', count, 1024)
+  .option('--dir <path>', 'where images are made; tmpfs', '/dev/shm')
+  .option('--files <n>', 'files of the metadata row, 0: none', count, 2000)
+  .option('--workers <n>', 'data workers of our daemon', count)
+  .option('--who <names>', 'contenders, separated by commas', names, ALL)
+  .option(
+    '--passthrough-hp <path>',
+    'libfuse example program (environment: PASSTHROUGH_HP)',
+    process.env['PASSTHROUGH_HP'],
+  )
+  .action(async (options) => {
+    await withCleanup((cleanup) =>
+      benchFs({ ...options, size: options.size * MIB, contenders: options.who }, cleanup),
+    );
+  });
+
+program
+  .command('migrate')
+  .description('migrations between two daemons on this machine, against plain socket copies and QEMU')
+  .option('--rounds <n>', 'measurements of each figure', count, 5)
+  .option('--seconds <n>', 'length of a fio measurement', count, 2)
+  .option('--only <section>', 'bulk, resent, guest, durable, isolation or cutover', '')
+  .option('--size <MiB>', 'size of the image', count, 4096)
+  .option('--dir <path>', 'where images are made; tmpfs', '/dev/shm')
+  .action(async (options) => {
+    await withCleanup((cleanup) => benchMigrate({ ...options, size: options.size * MIB }, cleanup));
+  });
+
+await program.parseAsync();

@@ -1,0 +1,64 @@
+import { mkdtempSync, rmSync } from 'node:fs';
+import { join } from 'node:path';
+import { startPair } from '../test/support/pair.js';
+import type { Teardown } from '../test/support/scratch.js';
+import { fillImage } from './image.js';
+import { bulkLines, resentLines } from './migrate-copy.js';
+import { cutoverLines, durableLines, guestLines, isolationLines } from './migrate-guest.js';
+import { IMAGE, type Line, MB, type MigrateBenchOptions, type Setting } from './migrate-setting.js';
+import { residentBytes } from './process-figures.js';
+import { fixed, formatTable, passes, verdictCells } from './table.js';
+
+const memoryLines = ({ pair }: Setting, when: string): readonly Line[] =>
+  [pair.source, pair.target].map(({ daemon }, index) => ({
+    what: `memory of the ${index === 0 ? 'source' : 'target'} daemon, ${when}, MB`,
+    value: `${fixed(residentBytes(daemon.pid) / MB, 0)} MB`,
+    ...(when === 'idle'
+      ? { verdict: { ratio: residentBytes(daemon.pid) / MB, bar: 150, sense: 'at-most' as const } }
+      : {}),
+  }));
+
+const SECTIONS: Readonly<Record<string, (setting: Setting) => Promise<readonly Line[]>>> = {
+  bulk: bulkLines,
+  resent: resentLines,
+  guest: guestLines,
+  durable: durableLines,
+  isolation: isolationLines,
+  cutover: cutoverLines,
+};
+
+/** `npm run bench -- migrate`: two daemons, one machine. Resolves to the number of bars missed. */
+export const benchMigrate = async (options: MigrateBenchOptions, t: Teardown): Promise<number> => {
+  const folder = mkdtempSync(join(options.dir, 'mfs-bench-'));
+  t.teardown(() => rmSync(folder, { recursive: true, force: true }));
+  const side = (name: string): { imageDir: string; mountpoint: string } => ({
+    imageDir: join(folder, name, 'images'),
+    mountpoint: join(folder, name, 'mount'),
+  });
+  const pair = await startPair(t, { source: side('source'), target: side('target') });
+  const setting: Setting = { pair, folder, options };
+  const lines: Line[] = [...memoryLines(setting, 'idle')];
+  await fillImage(pair.source.daemon.below(IMAGE), options.size);
+  for (const [name, section] of Object.entries(SECTIONS)) {
+    if (!name.includes(options.only)) continue;
+    process.stderr.write(`${name} ...\n`);
+    lines.push(...(await section(setting)));
+  }
+  lines.push(...memoryLines(setting, 'after all this'));
+  console.log(
+    `image of ${options.size / 2 ** 20} MiB in page cache, loopback, medians of ${options.rounds} rounds\n`,
+  );
+  console.log(
+    formatTable(
+      ['what', 'measured', 'ours/it', 'bar', ''],
+      lines.map(({ what, value, verdict }) => [
+        what,
+        value,
+        ...(verdict ? verdictCells(verdict) : ['', '', '']),
+      ]),
+    ),
+  );
+  const missed = lines.filter(({ verdict }) => verdict && !passes(verdict)).length;
+  console.log(`\n${missed} bars missed`);
+  return missed;
+};

@@ -1,0 +1,196 @@
+import { createSecureContext } from 'node:tls';
+import type { ServiceError } from '@grpc/grpc-js';
+import { Client, credentials, Metadata } from '@grpc/grpc-js';
+import type { Clock } from '../leaves/clock.js';
+import { systemClock } from '../leaves/clock.js';
+import { MigrateFsError } from '../leaves/errors.js';
+import type { HostPort } from '../leaves/host-port.js';
+import { formatHostPort } from '../leaves/host-port.js';
+import type { DaemonStatus, MigrationSnapshot } from '../leaves/migration.js';
+import type { TlsIdentity } from '../leaves/tls-identity.js';
+import type { BytesPerSecond, Millis } from '../leaves/units.js';
+import { millis } from '../leaves/units.js';
+import type { ReceivedVerifyReport } from './migration-message.js';
+import { snapshotOf, statusOf, verifyReportOf, wholeKbPerS } from './migration-message.js';
+import {
+  KEEPALIVE_INTERVAL,
+  KEEPALIVE_TIMEOUT,
+  methodDefinition,
+  REQUEST_BYTES_MAX,
+  RESPONSE_BYTES_MAX,
+} from './service-definition.js';
+import type { StartOptions } from './start-request.js';
+import { startRequestMessage } from './start-request.js';
+import { errorOfStatus } from './status-error.js';
+import type { MigrationMessage, QueryProgressResponse, UnaryMethod, UnaryMethods } from './wire.js';
+
+/** How long a call may take that only asks or sets something. */
+const CALL_TIMEOUT = millis(15_000);
+/** The daemon may ask its peer first. */
+const START_TIMEOUT = millis(60_000);
+/** Draining what is in flight through a throttled network. */
+const CUTOVER_TIMEOUT = millis(300_000);
+/** Reading every image on both sides. */
+const VERIFY_TIMEOUT = millis(24 * 3_600_000);
+
+interface ControlClientOptions {
+  readonly server: HostPort;
+  readonly tls?: TlsIdentity | undefined;
+  readonly clock?: Clock;
+}
+
+const credentialsOf = (identity: TlsIdentity | undefined) => {
+  if (!identity) return credentials.createInsecure();
+  try {
+    return credentials.createFromSecureContext(createSecureContext({ ...identity, minVersion: 'TLSv1.3' }));
+  } catch (error) {
+    throw new MigrateFsError('INVALID_ARGUMENT', `the TLS files do not fit: ${(error as Error).message}`, {
+      cause: error,
+    });
+  }
+};
+
+/** Nothing is sent before the first call. INVALID_ARGUMENT: bad PEMs. */
+export const connect = (options: ControlClientOptions): ControlClient => new ControlClient(options);
+
+/** A client of the network API in the program's own vocabulary; every failure is a `MigrateFsError`. */
+export class ControlClient implements Disposable {
+  /** `host:port` of the daemon. */
+  readonly server: string;
+  readonly #client: Client;
+  readonly #clock: Clock;
+
+  constructor({ server, tls, clock = systemClock }: ControlClientOptions) {
+    this.server = formatHostPort(server);
+    this.#clock = clock;
+    this.#client = new Client(this.server, credentialsOf(tls), {
+      'grpc.max_receive_message_length': RESPONSE_BYTES_MAX,
+      'grpc.max_send_message_length': REQUEST_BYTES_MAX,
+      'grpc.keepalive_time_ms': KEEPALIVE_INTERVAL,
+      'grpc.keepalive_timeout_ms': KEEPALIVE_TIMEOUT,
+      'grpc.keepalive_permit_without_calls': 0,
+      // Daemons are addressed directly; a proxy of the environment is meant for the web.
+      'grpc.enable_http_proxy': 0,
+    });
+  }
+
+  async start(options: StartOptions): Promise<MigrationSnapshot> {
+    return snapshotOf(await this.#unary('StartMigration', startRequestMessage(options), START_TIMEOUT));
+  }
+
+  async get(migrationId: string): Promise<MigrationSnapshot> {
+    return snapshotOf(await this.#unary('GetMigration', { migrationId }));
+  }
+
+  async list(): Promise<readonly MigrationSnapshot[]> {
+    return (await this.#unary('ListMigrations', {})).migrations.map(snapshotOf);
+  }
+
+  async setNetworkLimit(migrationId: string, limit: BytesPerSecond): Promise<MigrationSnapshot> {
+    const limitKbPerS = wholeKbPerS(limit);
+    return snapshotOf(await this.#unary('SetNetworkLimit', { migrationId, limitKbPerS }));
+  }
+
+  async setDiskLimit(migrationId: string, limit: BytesPerSecond): Promise<MigrationSnapshot> {
+    const limitKbPerS = wholeKbPerS(limit);
+    return snapshotOf(await this.#unary('SetDiskLimit', { migrationId, limitKbPerS }));
+  }
+
+  /** Rates in KB/s, as the API counts; only what was asked for. */
+  async queryProgress(migrationId: string, rate?: 'network' | 'disk'): Promise<QueryProgressResponse> {
+    const { networkKbPerS, diskKbPerS } = await this.#unary('QueryProgress', {
+      migrationId,
+      rate: rate === undefined ? 'RATE_UNSPECIFIED' : rate === 'disk' ? 'RATE_DISK' : 'RATE_NETWORK',
+    });
+    return {
+      ...(networkKbPerS !== undefined && { networkKbPerS }),
+      ...(diskKbPerS !== undefined && { diskKbPerS }),
+    };
+  }
+
+  async queryCompletion(migrationId: string): Promise<boolean> {
+    return (await this.#unary('QueryCompletion', { migrationId })).completed;
+  }
+
+  async pause(migrationId: string): Promise<MigrationSnapshot> {
+    return snapshotOf(await this.#unary('Pause', { migrationId }));
+  }
+
+  async resume(migrationId: string): Promise<MigrationSnapshot> {
+    return snapshotOf(await this.#unary('Resume', { migrationId }));
+  }
+
+  async cancel(migrationId: string): Promise<MigrationSnapshot> {
+    return snapshotOf(await this.#unary('Cancel', { migrationId }));
+  }
+
+  async cutover(migrationId: string): Promise<MigrationSnapshot> {
+    return snapshotOf(await this.#unary('Cutover', { migrationId }, CUTOVER_TIMEOUT));
+  }
+
+  /** `what` is a migration id or an image name. */
+  async verify(what: string): Promise<readonly ReceivedVerifyReport[]> {
+    return (await this.#unary('Verify', { what }, VERIFY_TIMEOUT)).reports.map(verifyReportOf);
+  }
+
+  async status(): Promise<DaemonStatus> {
+    return statusOf(await this.#unary('GetStatus', {}));
+  }
+
+  /**
+   * The current snapshot, then every change; ends after a final state when an id is given. `''` watches all
+   * migrations, without end. Aborting `signal` ends it quietly.
+   */
+  async *watch(migrationId: string, signal?: AbortSignal): AsyncGenerator<MigrationSnapshot, void, void> {
+    const { path, requestSerialize, responseDeserialize } = methodDefinition('WatchMigration');
+    const call = this.#client.makeServerStreamRequest(
+      path,
+      requestSerialize,
+      responseDeserialize,
+      { migrationId },
+      new Metadata(),
+    );
+    const onAbort = (): void => call.cancel();
+    if (signal?.aborted) call.cancel();
+    signal?.addEventListener('abort', onAbort, { once: true });
+    try {
+      for await (const message of call) yield snapshotOf(message as MigrationMessage);
+    } catch (error) {
+      if (signal?.aborted) return;
+      throw error instanceof MigrateFsError ? error : errorOfStatus(error as ServiceError, this.server);
+    } finally {
+      signal?.removeEventListener('abort', onAbort);
+      call.cancel();
+    }
+  }
+
+  close(): void {
+    this.#client.close();
+  }
+
+  [Symbol.dispose](): void {
+    this.close();
+  }
+
+  #unary<M extends UnaryMethod>(
+    method: M,
+    request: UnaryMethods[M][0],
+    timeout: Millis = CALL_TIMEOUT,
+  ): Promise<UnaryMethods[M][1]> {
+    const { path, requestSerialize, responseDeserialize } = methodDefinition(method);
+    return new Promise((resolve, reject) => {
+      this.#client.makeUnaryRequest(
+        path,
+        requestSerialize,
+        responseDeserialize,
+        request,
+        new Metadata(),
+        { deadline: new Date(this.#clock.wall() + timeout) },
+        (error, response) => {
+          if (error) reject(errorOfStatus(error, this.server));
+          else resolve(response as UnaryMethods[M][1]);
+        },
+      );
+    });
+  }
+}

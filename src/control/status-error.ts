@@ -1,0 +1,82 @@
+/** Errors of the program as gRPC status, and back. The codes have the same names on both sides. */
+import { randomUUID } from 'node:crypto';
+import type { ServiceError } from '@grpc/grpc-js';
+import { Metadata, status } from '@grpc/grpc-js';
+import type { ErrorCode } from '../leaves/errors.js';
+import { MigrateFsError } from '../leaves/errors.js';
+import type { LogSink } from '../leaves/log-sink.js';
+
+/** Characters of a status message: it travels as a header. */
+const MESSAGE_LENGTH_MAX = 2000;
+/** Tells what the daemon answered from what the client's own transport made up (both may be UNAVAILABLE). */
+const ANSWERED = 'migratefs-answered';
+
+const oneLine = (text: string): string => text.replace(/\s*[\r\n]+\s*/g, ' ').slice(0, MESSAGE_LENGTH_MAX);
+
+interface Status {
+  readonly code: status;
+  readonly details: string;
+  readonly metadata: Metadata;
+}
+
+/** What the client gets for `error`. A bug is logged with its stack; the client gets a reference to that line. */
+export const statusOfError = (error: unknown, method: string, log: LogSink): Status => {
+  const metadata = new Metadata();
+  metadata.set(ANSWERED, '1');
+  if (error instanceof MigrateFsError && error.code !== 'INTERNAL')
+    return { code: status[error.code], details: oneLine(error.message), metadata };
+  const reference = randomUUID().slice(0, 8);
+  log('error', 'internal error in a control call', { err: error, method, reference });
+  return {
+    code: status.INTERNAL,
+    details: `internal error in the daemon: look for reference ${reference} in its log`,
+    metadata,
+  };
+};
+
+const OTHER_CODES: Readonly<Record<string, ErrorCode>> = {
+  UNAUTHENTICATED: 'PERMISSION_DENIED',
+  OUT_OF_RANGE: 'INVALID_ARGUMENT',
+};
+
+const KNOWN: Readonly<Record<ErrorCode, true>> = {
+  INVALID_ARGUMENT: true,
+  NOT_FOUND: true,
+  ALREADY_EXISTS: true,
+  PERMISSION_DENIED: true,
+  RESOURCE_EXHAUSTED: true,
+  FAILED_PRECONDITION: true,
+  ABORTED: true,
+  CANCELLED: true,
+  UNAVAILABLE: true,
+  DEADLINE_EXCEEDED: true,
+  UNIMPLEMENTED: true,
+  DATA_LOSS: true,
+  INTERNAL: true,
+};
+
+const codeOf = (name: string): ErrorCode =>
+  Object.hasOwn(KNOWN, name) ? (name as ErrorCode) : (OTHER_CODES[name] ?? 'INTERNAL');
+
+/** The error a client sees; `server` is the daemon's address. */
+export const errorOfStatus = (error: ServiceError, server: string): MigrateFsError => {
+  const code = codeOf(status[error.code] ?? '');
+  const answered = error.metadata?.get(ANSWERED).length > 0;
+  const options = { cause: error };
+  if (!answered && code === 'UNAVAILABLE') {
+    const refused = /ECONNREFUSED/.test(error.details);
+    const why = refused ? '' : ` (${oneLine(error.details)})`;
+    return new MigrateFsError(
+      code,
+      `cannot reach the daemon at ${server}: is \`migratefs mount\` running there?${why}`,
+      options,
+    );
+  }
+  if (!answered && code === 'DEADLINE_EXCEEDED')
+    return new MigrateFsError(code, `the daemon at ${server} did not answer in time`, options);
+  return new MigrateFsError(
+    code,
+    error.details === '' ? `the daemon answered ${code}` : error.details,
+    options,
+  );
+};

@@ -1,0 +1,27 @@
+import { Errno } from './errno.js';
+import type { BackingCalls } from './image-io.js';
+import { fallocate, fdatasync, fsync, ftruncate, lastErrno, rawPwrite } from './libc.js';
+import { StatBuffer } from './stat-buffer.js';
+
+/** Backing descriptors through libc; usable in every thread. */
+export const createBackingCalls = (): BackingCalls => {
+  const stat = new StatBuffer();
+  return {
+    pwrite: (fd, data, length, offset) => {
+      const written = rawPwrite(fd, data, length, offset);
+      return written < 0 ? -lastErrno() : written;
+    },
+    fallocate: (fd, mode, offset, length) => {
+      for (;;) {
+        const result = fallocate(fd, mode, offset, length);
+        if (result !== -Errno.EINTR) return result;
+      }
+    },
+    ftruncate,
+    fsync: (fd, datasync) => (datasync ? fdatasync(fd) : fsync(fd)),
+    fileSize: (fd) => {
+      const result = stat.ofDescriptor(fd);
+      return result < 0 ? result : stat.size;
+    },
+  };
+};

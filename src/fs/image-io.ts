@@ -1,0 +1,137 @@
+import { DirtyBitmap } from './dirty-bitmap.js';
+import type { GraceCounters, ImageSlot, ImageTable } from './image-table.js';
+import { ImageMode } from './image-table.js';
+import type { BitmapAnnouncement } from './participant.js';
+
+/** Synchronous system calls on a backing descriptor; each returns what the call returns, or -errno. */
+export interface BackingCalls {
+  pwrite(fd: number, data: Uint8Array, length: number, offset: number): number;
+  fallocate(fd: number, mode: number, offset: number, length: number): number;
+  ftruncate(fd: number, size: number): number;
+  fsync(fd: number, datasync: boolean): number;
+  fileSize(fd: number): number;
+}
+
+const EROFS = 30;
+
+/** The result that says: hand this to the replica thread. No system call returns it. */
+export const ROUTED = -1_000_000;
+
+/**
+ * Every change to an image, as performed by the thread that got the request: by the image's mode it is done here,
+ * done here and marked dirty, handed over (`ROUTED`), or refused (-EROFS).
+ *
+ * Invariant: a change made while the mode is `tracked` is marked after it was made and before it is answered,
+ * whether it succeeded or not (a failed pwrite may have changed some of its bytes).
+ */
+export class ImageIo {
+  readonly #table: ImageTable;
+  readonly #grace: GraceCounters;
+  readonly #participant: number;
+  readonly #calls: BackingCalls;
+  readonly #drainAnnouncements: () => void;
+  readonly #bitmaps = new Map<ImageSlot, { epoch: number; bitmap: DirtyBitmap | null }>();
+
+  /** `drainAnnouncements` reads the participant's port synchronously and feeds `announce`. */
+  constructor(
+    table: ImageTable,
+    grace: GraceCounters,
+    participant: number,
+    calls: BackingCalls,
+    drainAnnouncements: () => void,
+  ) {
+    this.#table = table;
+    this.#grace = grace;
+    this.#participant = participant;
+    this.#calls = calls;
+    this.#drainAnnouncements = drainAnnouncements;
+  }
+
+  announce({ slot, epoch, bitmap, blockSize }: BitmapAnnouncement): void {
+    if (bitmap === null) this.#bitmaps.delete(slot);
+    else this.#bitmaps.set(slot, { epoch, bitmap: new DirtyBitmap(bitmap, blockSize) });
+  }
+
+  write(slot: ImageSlot, fd: number, data: Uint8Array, length: number, offset: number): number {
+    this.#grace.enter(this.#participant);
+    try {
+      switch (this.#table.mode(slot)) {
+        case ImageMode.idle:
+          return this.#calls.pwrite(fd, data, length, offset);
+        case ImageMode.tracked: {
+          const written = this.#calls.pwrite(fd, data, length, offset);
+          this.#bitmapOf(slot).mark(offset, this.#changed(fd, written, offset, length));
+          return written;
+        }
+        case ImageMode.routed:
+          return ROUTED;
+        case ImageMode.fenced:
+          return -EROFS;
+      }
+    } finally {
+      this.#grace.exit(this.#participant);
+    }
+  }
+
+  fallocate(slot: ImageSlot, fd: number, mode: number, offset: number, length: number): number {
+    const perform = (): number => this.#calls.fallocate(fd, mode, offset, length);
+    return this.#change(slot, perform, offset, (result) => this.#changed(fd, result, offset, length));
+  }
+
+  /** Marks what is gained or lost, so that the copier sends a hole or zeroes for it and the new size. */
+  truncate(slot: ImageSlot, fd: number, size: number): number {
+    const before = this.#calls.fileSize(fd);
+    const from = Math.min(before, size);
+    const perform = (): number => this.#calls.ftruncate(fd, size);
+    // It changes all of it or nothing.
+    return this.#change(slot, perform, from, (result) => (result < 0 ? 0 : Math.max(before, size) - from));
+  }
+
+  /** Routed images sync both sides, in the replica thread. A fenced image has nothing left to sync. */
+  fsync(slot: ImageSlot, fd: number, datasync: boolean): number {
+    return this.#table.mode(slot) === ImageMode.routed ? ROUTED : this.#calls.fsync(fd, datasync);
+  }
+
+  /** Bytes from `offset` that a change may have changed; of one that failed, none past the end of the file. */
+  #changed(fd: number, result: number, offset: number, length: number): number {
+    return result < 0 ? Math.min(length, this.#calls.fileSize(fd) - offset) : length;
+  }
+
+  #change(
+    slot: ImageSlot,
+    perform: () => number,
+    offset: number,
+    changed: (result: number) => number,
+  ): number {
+    this.#grace.enter(this.#participant);
+    try {
+      switch (this.#table.mode(slot)) {
+        case ImageMode.idle:
+          return perform();
+        case ImageMode.tracked: {
+          const result = perform();
+          this.#bitmapOf(slot).mark(offset, changed(result));
+          return result;
+        }
+        case ImageMode.routed:
+          return ROUTED;
+        case ImageMode.fenced:
+          return -EROFS;
+      }
+    } finally {
+      this.#grace.exit(this.#participant);
+    }
+  }
+
+  #bitmapOf(slot: ImageSlot): DirtyBitmap {
+    const epoch = this.#table.epoch(slot);
+    let known = this.#bitmaps.get(slot);
+    if (known?.epoch !== epoch) {
+      this.#drainAnnouncements();
+      known = this.#bitmaps.get(slot);
+    }
+    if (known?.epoch !== epoch || !known.bitmap)
+      throw new Error(`no bitmap announced for image slot ${slot}`);
+    return known.bitmap;
+  }
+}

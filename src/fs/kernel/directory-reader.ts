@@ -1,0 +1,100 @@
+import { close, getdents64, lseek, SEEK_SET } from '../libc.js';
+
+const BUFFER_BYTES = 32 * 1024;
+const HEADER_BYTES = 19;
+
+/**
+ * One open directory. Cookies are the backing file system's own, as 64 raw bits: 0 is the start, and the cookie of
+ * an entry is the position after it.
+ */
+export class DirectoryReader {
+  readonly fd: number;
+  readonly #bytes = Buffer.alloc(BUFFER_BYTES);
+  readonly #view = new DataView(this.#bytes.buffer, this.#bytes.byteOffset, BUFFER_BYTES);
+  #at = 0;
+  #end = 0;
+  /** The cookie that reading on from `#at` answers. */
+  #low = 0;
+  #high = 0;
+
+  constructor(fd: number) {
+    this.fd = fd;
+  }
+
+  /** Goes to where the cookie points; 0 or -errno. */
+  seek(low: number, high: number): number {
+    if (low === this.#low && high === this.#high && (low !== 0 || high !== 0)) return 0;
+    this.#at = 0;
+    this.#end = 0;
+    this.#low = low;
+    this.#high = high;
+    const result = lseek(this.fd, (BigInt(high) << 32n) | BigInt(low), SEEK_SET);
+    return Math.min(result, 0);
+  }
+
+  /** Makes the next entry current; 1, 0 at the end, or -errno. */
+  next(): number {
+    if (this.#at < this.#end) return 1;
+    const length = getdents64(this.fd, this.#bytes, BUFFER_BYTES);
+    if (length <= 0) return length;
+    this.#at = 0;
+    this.#end = length;
+    return 1;
+  }
+
+  get inodeLow(): number {
+    return this.#view.getUint32(this.#at, true);
+  }
+  get inodeHigh(): number {
+    return this.#view.getUint32(this.#at + 4, true);
+  }
+  get cookieLow(): number {
+    return this.#view.getUint32(this.#at + 8, true);
+  }
+  get cookieHigh(): number {
+    return this.#view.getUint32(this.#at + 12, true);
+  }
+  /** DT_*. */
+  get type(): number {
+    return this.#bytes[this.#at + 18]!;
+  }
+  /** With its NUL. */
+  get name(): Uint8Array {
+    const start = this.#at + HEADER_BYTES;
+    return this.#bytes.subarray(start, this.#bytes.indexOf(0, start) + 1);
+  }
+
+  /** Takes the current entry. */
+  shift(): void {
+    this.#low = this.cookieLow;
+    this.#high = this.cookieHigh;
+    this.#at += this.#view.getUint16(this.#at + 16, true);
+  }
+}
+
+/** Open directories by handle. */
+export class DirectoryHandles {
+  readonly #readers = new Map<number, DirectoryReader>();
+  #next = 1;
+
+  open(fd: number): number {
+    const handle = this.#next++;
+    this.#readers.set(handle, new DirectoryReader(fd));
+    return handle;
+  }
+
+  get(handle: number): DirectoryReader {
+    const reader = this.#readers.get(handle);
+    if (!reader) throw new Error(`the kernel names directory handle ${handle}, which is not open`);
+    return reader;
+  }
+
+  release(handle: number): void {
+    close(this.get(handle).fd);
+    this.#readers.delete(handle);
+  }
+
+  close(): void {
+    for (const handle of [...this.#readers.keys()]) this.release(handle);
+  }
+}

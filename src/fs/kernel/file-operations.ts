@@ -1,0 +1,158 @@
+/** OPEN, CREATE, TMPFILE, RELEASE: handles of regular files. */
+import { constants } from 'node:fs';
+import { systemClock } from '../../leaves/clock.js';
+import { Errno } from '../errno.js';
+import { ROUTED } from '../image-io.js';
+import { NO_SLOT } from '../image-registry.js';
+import {
+  AT_FDCWD,
+  close,
+  cString,
+  descriptorPath,
+  O_ACCMODE,
+  O_CLOEXEC,
+  O_CREAT,
+  O_DIRECT,
+  O_EXCL,
+  O_NOFOLLOW,
+  O_PATH,
+  O_TMPFILE,
+  O_TRUNC,
+  openat,
+  S_ISGID,
+  S_ISUID,
+  unlinkat,
+} from '../libc.js';
+import { replyEntry } from './attribute-operations.js';
+import { contentStamp } from './content-stamp.js';
+import { giveToCaller, underUmask } from './entry-operations.js';
+import { HANDLE_DIRECT } from './handle-table.js';
+import type { Namespace, Operation } from './namespace.js';
+import { adoptDescriptor, nodeOf, outOfDescriptors } from './namespace.js';
+import type { Node } from './node-table.js';
+import { ENTRY_BYTES, OpenReplyFlag, putU64 } from './protocol.js';
+import type { RequestView } from './request.js';
+
+/**
+ * What the backing file is opened with. O_APPEND is left out: the kernel computes the offsets, and pwrite on an
+ * O_APPEND descriptor would ignore them. O_TRUNC comes as a SETATTR of its own.
+ */
+const BACKING_FLAGS =
+  O_ACCMODE | O_DIRECT | constants.O_SYNC | constants.O_DSYNC | (constants.O_NOATIME ?? 0);
+
+const DOT = cString('.');
+
+/** Makes a handle of `fd`, the file of `node`, which it takes over, and puts `fuse_open_out` at word `at`; 16 or -errno. */
+const openHandle = (namespace: Namespace, node: Node, fd: number, flags: number, at: number): number => {
+  const { registry, handles, table, stat, reply } = namespace;
+  const slot = registry.acquire(stat.device, stat.inode, fd);
+  const direct = (flags & O_DIRECT) !== 0;
+  const handle = slot === NO_SLOT ? -1 : handles.allocate(fd, slot, direct ? HANDLE_DIRECT : 0);
+  if (handle < 0) {
+    if (slot !== NO_SLOT) registry.release(slot);
+    close(fd);
+    return -Errno.ENFILE;
+  }
+  handles.table.setPrivileged(slot, (stat.mode & (S_ISUID | S_ISGID)) !== 0);
+  putU64(reply.words, at, handle);
+  if (direct || table.uncached(slot))
+    reply.words[at + 2] = OpenReplyFlag.DIRECT_IO | OpenReplyFlag.PARALLEL_DIRECT_WRITES;
+  else {
+    const stamp = contentStamp(stat, systemClock.wall());
+    reply.words[at + 2] = stamp !== '' && stamp === node.stamp ? OpenReplyFlag.KEEP_CACHE : 0;
+    node.stamp = stamp;
+  }
+  reply.words[at + 3] = 0;
+  return 16;
+};
+
+export const open: Operation = (namespace, request) => {
+  const node = nodeOf(namespace, request.nodeId);
+  const flags = request.u32(10);
+  const fd = openat(AT_FDCWD, descriptorPath(node.fd), (flags & BACKING_FLAGS) | O_CLOEXEC, 0);
+  if (fd < 0) return outOfDescriptors(fd);
+  const result = namespace.stat.ofDescriptor(fd);
+  if (result >= 0) return openHandle(namespace, node, fd, flags, 0);
+  close(fd);
+  return result;
+};
+
+/** Looks the new file up by its descriptor and replies with entry and handle. Takes `fd` over. */
+const replyCreated = (namespace: Namespace, fd: number, flags: number): number => {
+  const path = openat(AT_FDCWD, descriptorPath(fd), O_PATH | O_CLOEXEC, 0);
+  const node = path < 0 ? outOfDescriptors(path) : adoptDescriptor(namespace, path);
+  if (typeof node === 'number') {
+    close(fd);
+    return node;
+  }
+  const result = openHandle(namespace, node, fd, flags, ENTRY_BYTES / 4);
+  if (result < 0) {
+    namespace.nodes.forget(node.id, 1);
+    return result;
+  }
+  return replyEntry(namespace, node) + result;
+};
+
+/** Opens what another process has created since the kernel looked. */
+const openExisting = (namespace: Namespace, parent: number, name: Uint8Array, flags: number): number => {
+  const fd = openat(parent, name, (flags & BACKING_FLAGS) | O_NOFOLLOW | O_CLOEXEC, 0);
+  if (fd < 0) return outOfDescriptors(fd);
+  if ((flags & O_TRUNC) !== 0) {
+    const { registry, stat, io } = namespace;
+    const found = stat.ofDescriptor(fd);
+    const slot = found < 0 ? NO_SLOT : registry.acquire(stat.device, stat.inode, fd);
+    const result = slot === NO_SLOT ? -Errno.ENFILE : io.truncate(slot, fd, 0);
+    if (slot !== NO_SLOT) registry.release(slot);
+    if (result < 0) {
+      close(fd);
+      return result === ROUTED ? -Errno.EBUSY : result;
+    }
+  }
+  return replyCreated(namespace, fd, flags);
+};
+
+export const create: Operation = (namespace, request) => {
+  const parent = nodeOf(namespace, request.nodeId).fd;
+  const flags = request.u32(10);
+  const mode = request.u32(11) & 0o7777;
+  const name = request.name(16);
+  const create = (flags & BACKING_FLAGS) | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC;
+  const fd = underUmask(request.u32(12), () => openat(parent, name, create, mode));
+  if (fd === -Errno.EEXIST && (flags & O_EXCL) === 0) return openExisting(namespace, parent, name, flags);
+  if (fd < 0) return outOfDescriptors(fd);
+  return finishFile(namespace, request, parent, fd, mode, () => unlinkat(parent, name, 0));
+};
+
+export const createTemporary: Operation = (namespace, request) => {
+  const parent = nodeOf(namespace, request.nodeId).fd;
+  const flags = request.u32(10);
+  const mode = request.u32(11) & 0o7777;
+  const open = (flags & (BACKING_FLAGS | O_EXCL)) | O_TMPFILE | O_CLOEXEC;
+  const fd = underUmask(request.u32(12), () => openat(parent, DOT, open, mode));
+  return fd < 0 ? outOfDescriptors(fd) : finishFile(namespace, request, parent, fd, mode, () => 0);
+};
+
+const finishFile = (
+  namespace: Namespace,
+  request: RequestView,
+  parent: number,
+  fd: number,
+  mode: number,
+  undo: () => number,
+): number => {
+  const owned = giveToCaller(parent, fd, request, mode);
+  const result = owned < 0 ? owned : replyCreated(namespace, fd, request.u32(10));
+  if (owned < 0) close(fd);
+  if (result < 0) undo();
+  return result;
+};
+
+export const release: Operation = (namespace, request) => {
+  const { handles, registry } = namespace;
+  const handle = request.u32(10);
+  const slot = handles.table.slot(handle);
+  close(handles.table.fd(handle));
+  handles.free(handle);
+  registry.release(slot);
+  return 0;
+};

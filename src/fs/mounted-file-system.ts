@@ -1,0 +1,30 @@
+import type { MessagePort } from 'node:worker_threads';
+import type { FileSystemEnds } from './participant.js';
+
+export interface MountOptions {
+  /** The backing directory, absolute. */
+  readonly imageDir: string;
+  /** Absolute; may be `imageDir` itself. */
+  readonly mountpoint: string;
+  /** Data workers of the kernel transport. */
+  readonly workers: number;
+  /** Lines for the log; the daemon gives them to pino. */
+  readonly log: (level: 'debug' | 'info' | 'warn' | 'error', message: string, fields?: object) => void;
+}
+
+/** A mount being served. `mountKernel` and `mountFuseNative` both resolve to one once the kernel has accepted it. */
+export interface MountedFileSystem {
+  readonly ends: FileSystemEnds;
+  /** The message ports inside `ends`, to be transferred with it. */
+  readonly transfer: readonly MessagePort[];
+  /**
+   * Unmounts and ends every thread. Rejects with FAILED_PRECONDITION, and goes on serving, while files are open;
+   * `lazy` detaches at once and resolves when the last file is closed.
+   */
+  unmount(options: { lazy: boolean }): Promise<void>;
+  /**
+   * Resolves when the mount is gone, however it went (umount(8) by an administrator included). Rejects when it went
+   * because a part of it has crashed.
+   */
+  readonly closed: Promise<void>;
+}

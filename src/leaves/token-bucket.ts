@@ -1,0 +1,147 @@
+import type { Clock } from './clock.js';
+import type { BytesPerSecond, Millis } from './units.js';
+import { KiB, millis } from './units.js';
+
+/** Who asks for tokens. While both wait, the bytes are shared evenly, so that neither starves. */
+export type Lane = 'copy' | 'write';
+const LANES: readonly Lane[] = ['copy', 'write'];
+
+/** How much of its rate a bucket may save up while nobody asks. */
+const BURST: Millis = millis(50);
+const BURST_BYTES_MIN = 16 * KiB;
+
+interface Waiter {
+  readonly amount: number;
+  grant(): void;
+}
+
+interface Queue {
+  readonly waiters: Waiter[];
+  /** Bytes granted, as a virtual time: the queue with the least goes next. */
+  served: number;
+}
+
+/**
+ * Token bucket with debt: whoever asks is let through while the level is above zero, and pays afterwards, so that
+ * an amount larger than the capacity needs no special case and the long-run rate is exact. `level` is in bytes.
+ * The rate may change at any time; `UNLIMITED` lets everybody through.
+ */
+export class TokenBucket {
+  readonly #clock: Clock;
+  readonly #queues: Readonly<Record<Lane, Queue>> = {
+    copy: { waiters: [], served: 0 },
+    write: { waiters: [], served: 0 },
+  };
+  #rate: BytesPerSecond;
+  #level: number;
+  #filledAt: Millis;
+  #forgetTimer: (() => void) | null = null;
+
+  constructor(clock: Clock, rate: BytesPerSecond) {
+    this.#clock = clock;
+    this.#rate = rate;
+    this.#level = this.#capacity();
+    this.#filledAt = clock.now();
+  }
+
+  get rate(): BytesPerSecond {
+    return this.#rate;
+  }
+
+  get waiting(): number {
+    return this.#queues.copy.waiters.length + this.#queues.write.waiters.length;
+  }
+
+  /** Takes effect at once, also for those who wait. A debt made under the old rate is kept up to one second's worth. */
+  setRate(rate: BytesPerSecond): void {
+    this.#fill();
+    this.#rate = rate;
+    this.#level = Number.isFinite(rate) ? Math.max(Math.min(this.#level, this.#capacity()), -rate) : 0;
+    this.#serve();
+  }
+
+  /** `undefined`: granted now. Otherwise resolves when granted, or rejects when the signal aborts. */
+  take(amount: number, lane: Lane, signal?: AbortSignal): Promise<void> | undefined {
+    if (this.#rate === Number.POSITIVE_INFINITY) return undefined;
+    this.#fill();
+    if (this.#level > 0 && this.waiting === 0) {
+      this.#level -= amount;
+      return undefined;
+    }
+    return this.#wait(amount, lane, signal);
+  }
+
+  /** Returns tokens that were taken and not used. */
+  give(amount: number): void {
+    if (amount <= 0 || this.#rate === Number.POSITIVE_INFINITY) return;
+    this.#level = Math.min(this.#level + amount, this.#capacity());
+    this.#serve();
+  }
+
+  #wait(amount: number, lane: Lane, signal?: AbortSignal): Promise<void> {
+    return new Promise((resolve, reject) => {
+      if (signal?.aborted) return reject(signal.reason as Error);
+      const queue = this.#queues[lane];
+      const other = this.#queues[lane === 'copy' ? 'write' : 'copy'];
+      if (queue.waiters.length === 0 && other.waiters.length > 0) {
+        queue.served = Math.max(queue.served, other.served);
+      }
+      const waiter: Waiter = {
+        amount,
+        grant: () => {
+          signal?.removeEventListener('abort', onAbort);
+          resolve();
+        },
+      };
+      const onAbort = (): void => {
+        queue.waiters.splice(queue.waiters.indexOf(waiter), 1);
+        reject(signal?.reason as Error);
+      };
+      signal?.addEventListener('abort', onAbort, { once: true });
+      queue.waiters.push(waiter);
+      this.#serve();
+    });
+  }
+
+  #serve(): void {
+    this.#forgetTimer?.();
+    this.#forgetTimer = null;
+    this.#fill();
+    while (this.#level > 0 || this.#rate === Number.POSITIVE_INFINITY) {
+      const queue = this.#nextQueue();
+      if (!queue) return;
+      const waiter = queue.waiters.shift()!;
+      if (this.#rate !== Number.POSITIVE_INFINITY) this.#level -= waiter.amount;
+      queue.served += waiter.amount;
+      waiter.grant();
+    }
+    if (this.waiting === 0) return;
+    const delay = Math.max(1, Math.ceil(((-this.#level + 1) / this.#rate) * 1000));
+    this.#forgetTimer = this.#clock.after(millis(delay), () => {
+      this.#forgetTimer = null;
+      this.#serve();
+    });
+  }
+
+  #nextQueue(): Queue | undefined {
+    let next: Queue | undefined;
+    for (const lane of LANES) {
+      const queue = this.#queues[lane];
+      if (queue.waiters.length > 0 && (!next || queue.served < next.served)) next = queue;
+    }
+    return next;
+  }
+
+  #fill(): void {
+    const now = this.#clock.now();
+    if (Number.isFinite(this.#rate)) {
+      const earned = ((now - this.#filledAt) / 1000) * this.#rate;
+      this.#level = Math.min(this.#level + earned, this.#capacity());
+    }
+    this.#filledAt = now;
+  }
+
+  #capacity(): number {
+    return Number.isFinite(this.#rate) ? Math.max((this.#rate * BURST) / 1000, BURST_BYTES_MIN) : 0;
+  }
+}

@@ -1,0 +1,174 @@
+import type { DirtyBitmap } from '../../fs/dirty-bitmap.js';
+import type { BlockIndex, Bytes } from '../../leaves/units.js';
+import { blockIndex, bytes, KiB } from '../../leaves/units.js';
+import type { ExtentLocks } from '../extent-locks.js';
+import type { BufferPool } from './buffer-pool.js';
+import type { ImagePort, Outcome, Segment, TransferCounters, WirePort } from './ports.js';
+
+/** Neighbouring dirty blocks travel together up to this size (a block larger than it travels alone). */
+export const EXTENT_BYTES_MAX = bytes(512 * KiB);
+
+const ZEROES = Buffer.alloc(1024 * KiB);
+
+export interface CopierOptions {
+  /** Number of the image within its group. */
+  readonly image: number;
+  readonly bitmap: DirtyBitmap;
+  readonly port: ImagePort;
+  readonly wire: WirePort;
+  readonly locks: ExtentLocks;
+  readonly buffers: BufferPool;
+  readonly counters: TransferCounters;
+  /** Called when an extent is settled, so that the window and the end of the phase can be looked at again. */
+  readonly onSettled: (bytes: number, outcome: Outcome) => void;
+}
+
+/** A run of dirty blocks, `from` inclusive, `to` exclusive. */
+export interface BlockRun {
+  readonly from: BlockIndex;
+  readonly to: BlockIndex;
+}
+
+/** The next run of dirty blocks at or after `cursor` that makes one extent; undefined at the end of the bitmap. */
+export const nextRun = (bitmap: DirtyBitmap, cursor: number, extentBytes: number): BlockRun | undefined => {
+  const from = bitmap.nextDirty(cursor);
+  if (from < 0) return undefined;
+  const blocks = Math.max(1, Math.floor(extentBytes / bitmap.blockSize));
+  return { from: blockIndex(from), to: bitmap.runEnd(from, blocks) };
+};
+
+/**
+ * Moves dirty blocks of one image to the target.
+ *
+ * The order that never loses an update: clear the bits, then look at the file, then read, then send; whatever is
+ * written meanwhile is marked again by its writer. From the clear until the frames are queued the extent is locked, so
+ * that a mirrored write to it is sent either before it was read or after what was read, and so that what was read
+ * first of blocks that became dirty again is sent first. Blocks that the target has not acknowledged when the
+ * connection breaks are marked again.
+ */
+export class Copier {
+  readonly #options: CopierOptions;
+  #inFlightBytes = 0;
+  #cleared = 0;
+
+  constructor(options: CopierOptions) {
+    this.#options = options;
+  }
+
+  /** Bytes of extents whose bits are cleared and that the target has not acknowledged. */
+  get inFlightBytes(): Bytes {
+    return this.#inFlightBytes as Bytes;
+  }
+
+  /** Blocks cleared since the beginning. */
+  get clearedBlocks(): number {
+    return this.#cleared;
+  }
+
+  /**
+   * Copies one run; resolves with the payload bytes sent once its frames are queued. Everything up to the read happens
+   * before it returns when the extent is not locked. Errors: what `port` throws; the run is dirty again then.
+   */
+  async copy({ from, to }: BlockRun): Promise<number> {
+    const { bitmap, locks } = this.#options;
+    const offset = from * bitmap.blockSize;
+    const length = (to - from) * bitmap.blockSize;
+    const asked = locks.acquire(offset, length, 'exclusive');
+    const lock = asked instanceof Promise ? await asked : asked;
+    this.#inFlightBytes += length;
+    try {
+      this.#cleared += bitmap.clear(from, to);
+      return await this.#transfer(offset, length);
+    } catch (error) {
+      this.#settle(offset, length, 'lost');
+      throw error;
+    } finally {
+      locks.release(lock);
+    }
+  }
+
+  async #transfer(offset: number, length: number): Promise<number> {
+    const { port, wire, buffers, image, counters } = this.#options;
+    const segments = port.segments(offset, length);
+    const buffer = segments.some((segment) => segment.data) ? buffers.take() : null;
+    let parts: Segment[];
+    try {
+      parts = buffer ? await this.#read(buffer, offset, segments) : segments;
+    } catch (error) {
+      if (buffer) buffers.give(buffer);
+      throw error;
+    }
+    if (!wire.open) {
+      if (buffer) buffers.give(buffer);
+      this.#settle(offset, length, 'lost');
+      return 0;
+    }
+    let unsettled = parts.length;
+    let worst: Outcome = 'acked';
+    let payloadBytes = 0;
+    for (const part of parts) {
+      const sentBytes = part.data ? part.length : 0;
+      payloadBytes += sentBytes;
+      const settled = (outcome: Outcome): void => {
+        if (outcome === 'lost') worst = 'lost';
+        else counters.acked(sentBytes);
+        if (--unsettled > 0) return;
+        if (buffer && worst === 'acked') buffers.give(buffer);
+        this.#settle(offset, length, worst);
+      };
+      if (part.data) {
+        const payload = buffer!.subarray(part.offset - offset, part.offset - offset + part.length);
+        wire.send({ kind: 'data', image, offset: part.offset, payload, mirror: false }, settled);
+      } else {
+        wire.send({ kind: 'hole', image, offset: part.offset, length: part.length }, settled);
+      }
+    }
+    counters.sent(payloadBytes, 'copy');
+    return payloadBytes;
+  }
+
+  /** Reads the data segments to their places in `buffer`; what turns out to be zero, or gone, becomes a hole. */
+  async #read(buffer: Buffer, offset: number, segments: readonly Segment[]): Promise<Segment[]> {
+    const { port } = this.#options;
+    const reads = segments.map((segment) => {
+      if (!segment.data) return 0;
+      const at = segment.offset - offset;
+      return port.read(buffer.subarray(at, at + segment.length), segment.offset);
+    });
+    const lengths = await Promise.all(reads);
+    const parts: Segment[] = [];
+    segments.forEach((segment, i) => {
+      if (segment.data) this.#splitZeroes(buffer, offset, segment.offset, lengths[i]!, parts);
+      const missing = segment.length - (segment.data ? lengths[i]! : 0);
+      pushPart(parts, segment.offset + segment.length - missing, missing, false);
+    });
+    return parts;
+  }
+
+  /** Appends `length` bytes read, block by block, blocks of zeroes as holes. */
+  #splitZeroes(buffer: Buffer, base: number, offset: number, length: number, parts: Segment[]): void {
+    const { blockSize } = this.#options.bitmap;
+    const end = offset + length;
+    for (let at = offset; at < end; ) {
+      const next = Math.min(end, (Math.floor(at / blockSize) + 1) * blockSize);
+      const zero = buffer.compare(ZEROES, 0, next - at, at - base, next - base) === 0;
+      pushPart(parts, at, next - at, !zero);
+      at = next;
+    }
+  }
+
+  #settle(offset: number, length: number, outcome: Outcome): void {
+    if (outcome === 'lost') this.#options.bitmap.mark(offset, length);
+    this.#inFlightBytes -= length;
+    this.#options.onSettled(length, outcome);
+  }
+}
+
+/** Appends a part, joined to the last one where they are neighbours of one kind. */
+const pushPart = (parts: Segment[], offset: number, length: number, data: boolean): void => {
+  if (length <= 0) return;
+  const last = parts.at(-1);
+  if (last?.data === data && last.offset + last.length === offset) {
+    parts[parts.length - 1] = { offset: last.offset, length: last.length + length, data };
+  } else parts.push({ offset, length, data });
+};

@@ -1,0 +1,115 @@
+import type Bottleneck from 'bottleneck';
+import { bytes, MiB } from '../../leaves/units.js';
+import type { BlockRun } from './copier.js';
+import { EXTENT_BYTES_MAX, nextRun } from './copier.js';
+import type { Pacing } from './pacing.js';
+import type { SourceImage } from './source-image.js';
+import type { Window } from './window.js';
+
+/**
+ * One turn of a migration at the host's copy slots. Bottleneck takes about 0.2 ms of CPU for a job, so a turn is as
+ * large as may be: half of the window, so that one batch is read while the other is under way.
+ */
+const BATCH_BYTES_MAX = bytes(8 * MiB);
+const BATCHES_PER_WINDOW = 2;
+/** A slow link gets batches of about this long, so that a mirrored write never waits behind a long one. */
+const BATCH_SECONDS = 0.1;
+/** Batches of one migration being read at once: one reads while the other waits for the disk. */
+const BATCHES_MAX = 2;
+
+export interface RoundOptions {
+  readonly window: Window;
+  readonly pacing: Pacing;
+  readonly turns: Bottleneck;
+  /** 0 (first) to 9, as Bottleneck counts. */
+  readonly turnPriority: number;
+}
+
+interface Batch {
+  readonly runs: readonly BlockRun[];
+  readonly bytes: number;
+  readonly end: number;
+}
+
+/**
+ * Copies what is dirty, every image from its beginning to its end once, and resolves when all of it is on its way.
+ * Rejects with the signal's reason, or with what reading an image threw.
+ */
+export const copyRound = async (
+  images: readonly SourceImage[],
+  options: RoundOptions,
+  signal: AbortSignal,
+): Promise<void> => {
+  const running = new Set<Promise<void>>();
+  try {
+    for (const image of images) {
+      image.sendSize(false);
+      await copyImage(image, options, running, signal);
+    }
+  } finally {
+    await Promise.allSettled(running);
+  }
+  await Promise.all(running);
+};
+
+const copyImage = async (
+  image: SourceImage,
+  options: RoundOptions,
+  running: Set<Promise<void>>,
+  signal: AbortSignal,
+): Promise<void> => {
+  const { window, pacing, turns, turnPriority } = options;
+  for (let cursor = 0; ; ) {
+    while (running.size >= BATCHES_MAX) await Promise.race(running);
+    const batch = nextBatch(image, cursor, pacing.rate, window.limit);
+    if (!batch) return;
+    cursor = batch.end;
+    await window.take(batch.bytes, signal);
+    let begun = false;
+    try {
+      const held = pacing.take(batch.bytes, 'copy', signal);
+      if (held) await held;
+      signal.throwIfAborted();
+      begun = true;
+    } finally {
+      if (!begun) window.give(batch.bytes);
+    }
+    const job = turns
+      .schedule({ priority: turnPriority }, () => copyBatch(image, batch, options, signal))
+      .then(() => void running.delete(job));
+    // Reported when it is waited for, which may be long after it has failed.
+    job.catch(() => {});
+    running.add(job);
+  }
+};
+
+const nextBatch = (image: SourceImage, from: number, rate: number, window: number): Batch | undefined => {
+  const most = Math.min(BATCH_BYTES_MAX, window / BATCHES_PER_WINDOW, rate * BATCH_SECONDS);
+  const { bitmap } = image;
+  const runs: BlockRun[] = [];
+  let total = 0;
+  let cursor = from;
+  while (total < most) {
+    const run = nextRun(bitmap, cursor, Math.min(EXTENT_BYTES_MAX, Math.max(most - total, bitmap.blockSize)));
+    if (!run) break;
+    runs.push(run);
+    total += (run.to - run.from) * bitmap.blockSize;
+    cursor = run.to;
+  }
+  return runs.length > 0 ? { runs, bytes: total, end: cursor } : undefined;
+};
+
+const copyBatch = async (
+  image: SourceImage,
+  batch: Batch,
+  { window, pacing }: RoundOptions,
+  signal: AbortSignal,
+): Promise<void> => {
+  if (signal.aborted) return window.give(batch.bytes);
+  const copies = batch.runs.map((run) => image.copier.copy(run));
+  // Nothing reads the image any more once this ends, whichever run failed.
+  await Promise.allSettled(copies);
+  const sent = await Promise.all(copies);
+  // Holes and zeroes cost the network nothing.
+  pacing.give(batch.bytes - sent.reduce((sum, each) => sum + each, 0));
+};

@@ -1,0 +1,183 @@
+import { MigrateFsError } from '../../leaves/errors.js';
+import type { Bytes } from '../../leaves/units.js';
+import { bytes, MiB } from '../../leaves/units.js';
+import { copyRound } from './copy-round.js';
+import type { SourceEnvironment } from './environment.js';
+import type { Latch } from './latch.js';
+import type { Pacing } from './pacing.js';
+import type { Progress } from './progress.js';
+import { resync } from './resync.js';
+import type { SourceImage } from './source-image.js';
+import type { SourceWire } from './source-wire.js';
+import { Window } from './window.js';
+
+/** Bytes of copies sent and not acknowledged: as much as the link moves in this time, within these bounds. */
+const IN_FLIGHT_SECONDS = 0.25;
+const IN_FLIGHT_BYTES_MIN = bytes(2 * MiB);
+const IN_FLIGHT_BYTES_MAX = bytes(16 * MiB);
+/** It converges once this little is dirty, or what the link moves in this time. */
+const CONVERGE_BYTES = bytes(4 * MiB);
+const CONVERGE_SECONDS = 0.5;
+/** A round that leaves more than this part dirty again will not get there by itself. */
+const ROUND_SHRINK_MIN = 0.8;
+/** Extents marked before other work of the thread gets its turn. */
+const MARK_EXTENTS_MAX = 1000;
+/** Bottleneck counts from 0, the first, to 9; migrations the other way round. */
+const PRIORITY_MAX = 9;
+
+export interface ImageGroupOptions {
+  readonly environment: SourceEnvironment;
+  readonly wire: SourceWire;
+  readonly progress: Progress;
+  readonly pacing: Pacing;
+  readonly latch: Latch;
+  /** 0 (least) to 9. */
+  readonly priority: number;
+}
+
+/** The images that become in sync together, and the steps that get them there. */
+export class ImageGroup {
+  readonly images: SourceImage[] = [];
+  readonly window: Window;
+  readonly #options: ImageGroupOptions;
+  /** What still uses the descriptors of the images. */
+  readonly #users = new Set<Promise<unknown>>();
+  #marked = false;
+  #converging = false;
+
+  constructor(options: ImageGroupOptions) {
+    this.#options = options;
+    const { progress } = options;
+    this.window = new Window(() =>
+      Math.min(Math.max(progress.netRate * IN_FLIGHT_SECONDS, IN_FLIGHT_BYTES_MIN), IN_FLIGHT_BYTES_MAX),
+    );
+  }
+
+  /** Nothing dirty, nothing in flight. Exact once every change is routed. */
+  get clean(): boolean {
+    return this.images.every((image) => image.clean);
+  }
+
+  /** Keeps the images from being closed until `promise` is settled; returns it. */
+  using<T>(promise: Promise<T>): Promise<T> {
+    this.#users.add(promise);
+    const forget = (): void => void this.#users.delete(promise);
+    promise.then(forget, forget);
+    return promise;
+  }
+
+  /** Resolves when nothing uses the descriptors of the images any more. */
+  async unused(): Promise<void> {
+    while (this.#users.size > 0) await Promise.allSettled(this.#users);
+  }
+
+  /** RESOURCE_EXHAUSTED: an image was changed where nothing can be marked. */
+  assertTracked(): void {
+    const image = this.images.find(({ bitmap }) => bitmap.overflowed);
+    if (image)
+      throw new MigrateFsError(
+        'RESOURCE_EXHAUSTED',
+        `image ${image.name} grew beyond what can be tracked while it migrates; start again`,
+      );
+  }
+
+  get allocated(): Bytes {
+    return this.images.reduce((sum, { pinned }) => sum + pinned.allocated, 0) as Bytes;
+  }
+
+  /** Bytes dirty or not acknowledged. */
+  get left(): Bytes {
+    return this.images.reduce((sum, image) => sum + image.left, 0) as Bytes;
+  }
+
+  /** The images are routed for the mirror, or about to be. */
+  get converging(): boolean {
+    return this.#converging;
+  }
+
+  /** The first round: everything that holds data. */
+  async copyAll(signal: AbortSignal): Promise<void> {
+    if (!this.#marked) {
+      for (const image of this.images) {
+        for (let at = 0; at >= 0; ) {
+          at = image.markData(at, MARK_EXTENTS_MAX);
+          await this.#options.environment.turn();
+          signal.throwIfAborted();
+        }
+      }
+      this.#marked = true;
+    }
+    await this.#round(signal);
+  }
+
+  /** Marks what differs on a target that has forgotten what it acknowledged; returns how many bytes. */
+  async compare(signal: AbortSignal): Promise<Bytes> {
+    const { environment, wire } = this.#options;
+    let marked = 0;
+    for (const image of this.images) marked += await resync(image, wire, environment.buffers, signal);
+    return bytes(marked);
+  }
+
+  /** Rounds while writers go on in their own threads, as long as each leaves clearly less than the one before. */
+  async shrink(signal: AbortSignal): Promise<void> {
+    let before = Math.max(this.allocated, this.left);
+    for (;;) {
+      const { left } = this;
+      const little = Math.max(CONVERGE_BYTES, this.#options.progress.netRate * CONVERGE_SECONDS);
+      if (left <= little || left >= before * ROUND_SHRINK_MIN) return;
+      before = left;
+      await this.#round(signal);
+    }
+  }
+
+  /** Phase edge: once this resolves, clean blocks stay clean. */
+  async converge(signal: AbortSignal): Promise<void> {
+    const { grace, turn } = this.#options.environment;
+    if (this.#converging) return;
+    this.#converging = true;
+    for (const image of this.images) image.route();
+    await grace.elapsed(turn, signal);
+    signal.throwIfAborted();
+    for (const image of this.images) image.mirror();
+  }
+
+  /** Copies until nothing is dirty or in flight; ends because of `converge`, whatever the guests write. */
+  async copyRest(signal: AbortSignal): Promise<void> {
+    while (!this.clean) {
+      if (this.images.some((image) => image.bitmap.dirtyBlocks > 0)) await this.#round(signal);
+      else await this.#options.latch.changed(signal);
+      signal.throwIfAborted();
+    }
+  }
+
+  /** Back to marking, from any phase before the offer. */
+  unroute(limited: boolean): void {
+    this.#converging = false;
+    for (const image of this.images) image.unroute(limited);
+  }
+
+  fence(): void {
+    for (const image of this.images) image.fence();
+  }
+
+  seal(): void {
+    for (const image of this.images) image.seal();
+  }
+
+  /** Takes the fence back: as it was while mirroring. */
+  unfence(): void {
+    for (const image of this.images) image.unfence();
+  }
+
+  idle(): void {
+    for (const image of this.images) image.idle();
+  }
+
+  async #round(signal: AbortSignal): Promise<void> {
+    const { environment, pacing, priority } = this.#options;
+    const { window } = this;
+    const options = { window, pacing, turns: environment.turns, turnPriority: PRIORITY_MAX - priority };
+    await copyRound(this.images, options, signal);
+    signal.throwIfAborted();
+  }
+}

@@ -1,0 +1,51 @@
+import type { Settled } from './ports.js';
+
+/** The changes that were sent and not acknowledged, by sequence number. */
+export class InFlight {
+  readonly #settled = new Map<number, Settled>();
+  readonly #drained: (() => void)[] = [];
+
+  get size(): number {
+    return this.#settled.size;
+  }
+
+  add(seq: number, settled: Settled): void {
+    this.#settled.set(seq, settled);
+  }
+
+  /** False: no such change; the peer acknowledges what was never sent. */
+  ack(seq: number): boolean {
+    const settled = this.#settled.get(seq);
+    if (!settled) return false;
+    this.#settled.delete(seq);
+    settled('acked');
+    this.#checkDrained();
+    return true;
+  }
+
+  /** The connection broke: everything unacknowledged is lost, in the order it was sent. */
+  lose(): void {
+    const all = [...this.#settled.values()];
+    this.#settled.clear();
+    for (const settled of all) settled('lost');
+    this.#checkDrained();
+  }
+
+  /** Resolves when nothing is in flight; rejects with the signal's reason. */
+  drained(signal: AbortSignal): Promise<void> {
+    if (this.size === 0) return Promise.resolve();
+    return new Promise((resolve, reject) => {
+      if (signal.aborted) return reject(signal.reason as Error);
+      const onAbort = (): void => reject(signal.reason as Error);
+      signal.addEventListener('abort', onAbort, { once: true });
+      this.#drained.push(() => {
+        signal.removeEventListener('abort', onAbort);
+        resolve();
+      });
+    });
+  }
+
+  #checkDrained(): void {
+    if (this.size === 0) for (const resolve of this.#drained.splice(0)) resolve();
+  }
+}

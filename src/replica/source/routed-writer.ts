@@ -1,0 +1,267 @@
+import { fdatasync, fsync } from 'node:fs';
+import type { DirtyBitmap } from '../../fs/dirty-bitmap.js';
+import { Errno } from '../../fs/errno.js';
+import type { BackingCalls } from '../../fs/image-io.js';
+import { FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE, FALLOC_FL_ZERO_RANGE } from '../../fs/libc.js';
+import type { RoutedRequest } from '../../fs/participant.js';
+import type { Extent } from '../../leaves/units.js';
+import type { ExtentLock, ExtentLocks } from '../extent-locks.js';
+import { TO_THE_END } from '../extent-locks.js';
+import type { Change, TransferCounters, WirePort } from './ports.js';
+
+/**
+ * What is done with a routed change. `plain`: performed. `track`: performed, then marked dirty. `mirror`: performed on
+ * both sides unless its blocks are all dirty, and answered when both have it. `hold`: kept until the next policy, which
+ * then goes for it. `refuse`: -EROFS.
+ */
+export type RoutedPolicy = 'plain' | 'track' | 'mirror' | 'hold' | 'refuse';
+
+/** The part of a token bucket a writer needs; `undefined`: at once. */
+export type TakeTokens = (amount: number, signal: AbortSignal) => Promise<void> | undefined;
+
+export interface RoutedWriterOptions {
+  /** Number of the image within its group. */
+  readonly image: number;
+  readonly calls: BackingCalls;
+  readonly bitmap: DirtyBitmap;
+  readonly locks: ExtentLocks;
+  readonly wire: WirePort;
+  readonly counters: TransferCounters;
+  readonly takeDisk: TakeTokens;
+  readonly takeNet: TakeTokens;
+  /** Whether a guest's fsync has to reach the target too: once in sync. */
+  readonly syncBothSides: () => boolean;
+  /** Flushes a descriptor off this thread; gives 0 or -errno. Injected by the model. */
+  readonly flush?: (fd: number, datasync: boolean) => Promise<number>;
+  /** A block became dirty although changes are being mirrored: the image is not in sync any more. */
+  readonly onDirtied: () => void;
+}
+
+type ChangeRequest = Exclude<RoutedRequest, { op: 'fsync' }>;
+type Reply = (result: number) => void;
+
+/**
+ * Performs the changes to one routed image. Everything that changes both sides happens within one turn of the event
+ * loop, local first, so that both sides see overlapping changes in one order and only what succeeded is replayed.
+ */
+export class RoutedWriter {
+  readonly #options: RoutedWriterOptions;
+  #policy: RoutedPolicy = 'track';
+  #diskHold = new AbortController();
+  #netHold = new AbortController();
+  /** As many as the kernel has under way for the image. */
+  readonly #held: (() => void)[] = [];
+
+  constructor(options: RoutedWriterOptions) {
+    this.#options = options;
+  }
+
+  get policy(): RoutedPolicy {
+    return this.#policy;
+  }
+
+  /** Requests that were waiting for tokens which the new policy does not ask for go on at once. */
+  set policy(next: RoutedPolicy) {
+    this.#policy = next;
+    if (next === 'plain' || next === 'refuse') this.#diskHold = renewed(this.#diskHold);
+    if (next !== 'mirror' && next !== 'hold') this.#netHold = renewed(this.#netHold);
+    if (next !== 'hold') for (const run of this.#held.splice(0)) run();
+  }
+
+  /** `reply` is called exactly once with what the system call would return, or -errno. */
+  handle(request: RoutedRequest, reply: Reply): void {
+    if (request.op === 'fsync') {
+      this.#fsync(request.fd, request.datasync, reply);
+      return;
+    }
+    this.#takeTokens(request, reply);
+  }
+
+  #takeTokens(request: ChangeRequest, reply: Reply): void {
+    const amount = request.op === 'write' ? request.payload.length : 0;
+    const limited = amount > 0 && (this.#policy === 'track' || this.#policy === 'mirror');
+    const held = limited ? this.#options.takeDisk(amount, this.#diskHold.signal) : undefined;
+    const go = (): void => this.#takeNetTokens(request, amount, reply);
+    if (held) held.then(go, go);
+    else go();
+  }
+
+  #takeNetTokens(request: ChangeRequest, amount: number, reply: Reply): void {
+    const limited = amount > 0 && this.#policy === 'mirror';
+    const held = limited ? this.#options.takeNet(amount, this.#netHold.signal) : undefined;
+    const go = (): void => this.#run(request, reply);
+    if (held) held.then(go, go);
+    else go();
+  }
+
+  #run(request: ChangeRequest, reply: Reply): void {
+    switch (this.#policy) {
+      case 'refuse':
+        reply(-Errno.EROFS);
+        return;
+      case 'hold':
+        this.#held.push(() => this.#run(request, reply));
+        return;
+      case 'plain':
+        reply(this.#perform(request));
+        return;
+      case 'track': {
+        const extent = this.#extentOf(request);
+        const result = this.#perform(request);
+        this.#options.bitmap.mark(extent.offset, this.#changed(request, result, extent));
+        reply(result);
+        return;
+      }
+      case 'mirror':
+        this.#lock(request, reply);
+        return;
+      default:
+        this.#policy satisfies never;
+    }
+  }
+
+  #lock(request: ChangeRequest, reply: Reply): void {
+    const { locks } = this.#options;
+    const extent = this.#extentOf(request);
+    const length = request.op === 'truncate' ? TO_THE_END - extent.offset : Math.max(extent.length, 1);
+    const asked = locks.acquire(extent.offset, length, 'exclusive');
+    const go = (lock: ExtentLock): void => {
+      try {
+        // The policy may have changed while it waited.
+        if (this.#policy === 'mirror') this.#mirror(request, reply);
+        else this.#run(request, reply);
+      } finally {
+        locks.release(lock);
+      }
+    };
+    if (asked instanceof Promise) void asked.then(go);
+    else go(asked);
+  }
+
+  #mirror(request: ChangeRequest, reply: Reply): void {
+    const { bitmap, wire, calls, counters } = this.#options;
+    const extent = this.#extentOf(request);
+    const allDirty = extent.length > 0 && bitmap.allDirty(extent.offset, extent.length);
+    const sizeBefore = calls.fileSize(request.fd);
+    const result = this.#perform(request);
+    if (allDirty && request.op !== 'truncate') {
+      reply(result);
+      return;
+    }
+    if (result < 0) {
+      // It may have changed some bytes before it failed.
+      bitmap.mark(extent.offset, this.#changed(request, result, extent));
+      this.#options.onDirtied();
+      reply(result);
+      return;
+    }
+    const changes = this.#changesOf(request, result, sizeBefore);
+    if (changes.length === 0) {
+      reply(result);
+      return;
+    }
+    let unsettled = changes.length;
+    for (const change of changes) {
+      const payloadBytes = change.kind === 'data' ? change.payload.length : 0;
+      counters.sent(payloadBytes, 'mirror');
+      wire.send(change, (outcome) => {
+        if (outcome === 'acked') counters.acked(payloadBytes);
+        else bitmap.mark(extent.offset, extent.length);
+        if (--unsettled === 0) reply(result);
+      });
+    }
+  }
+
+  /** What the target must do to have the same bytes and size. */
+  #changesOf(request: ChangeRequest, result: number, sizeBefore: number): Change[] {
+    const { image, calls } = this.#options;
+    switch (request.op) {
+      case 'write': {
+        if (result === 0) return [];
+        const payload = request.payload.subarray(0, result);
+        return [{ kind: 'data', image, offset: request.offset, payload, mirror: true }];
+      }
+      case 'truncate':
+        return [{ kind: 'resize', image, size: request.size, mirror: true }];
+      case 'fallocate': {
+        const { mode, offset, length } = request;
+        if ((mode & (FALLOC_FL_PUNCH_HOLE | FALLOC_FL_ZERO_RANGE)) === 0)
+          return [{ kind: 'allocate', image, mode: mode & FALLOC_FL_KEEP_SIZE, offset, length }];
+        // Zeroing is replayed as a hole: not every file system below the target can zero a range.
+        const hole: Change = { kind: 'hole', image, offset, length, mirror: true };
+        const size = calls.fileSize(request.fd);
+        return size === sizeBefore ? [hole] : [hole, { kind: 'resize', image, size, mirror: true }];
+      }
+      default:
+        return request satisfies never;
+    }
+  }
+
+  #perform(request: ChangeRequest): number {
+    const { calls, counters } = this.#options;
+    switch (request.op) {
+      case 'write':
+        counters.written(request.payload.length);
+        return calls.pwrite(request.fd, request.payload, request.payload.length, request.offset);
+      case 'truncate':
+        return calls.ftruncate(request.fd, request.size);
+      case 'fallocate':
+        return calls.fallocate(request.fd, request.mode, request.offset, request.length);
+      default:
+        return request satisfies never;
+    }
+  }
+
+  /** Bytes of the extent that may have changed; of a change that failed, none past the end of the file. */
+  #changed(request: ChangeRequest, result: number, { offset, length }: Extent): number {
+    if (result >= 0) return length;
+    if (request.op === 'truncate') return 0;
+    return Math.min(length, this.#options.calls.fileSize(request.fd) - offset);
+  }
+
+  /** The bytes a change touches; of a truncate, what is gained or lost. Looked at before it is made. */
+  #extentOf(request: ChangeRequest): Extent {
+    switch (request.op) {
+      case 'write':
+        return { offset: request.offset, length: request.payload.length } as Extent;
+      case 'truncate': {
+        const size = this.#options.calls.fileSize(request.fd);
+        const offset = Math.min(size, request.size);
+        return { offset, length: Math.max(size, request.size) - offset } as Extent;
+      }
+      case 'fallocate':
+        return { offset: request.offset, length: request.length } as Extent;
+      default:
+        return request satisfies never;
+    }
+  }
+
+  #fsync(fd: number, datasync: boolean, reply: Reply): void {
+    const { image, wire, flush = flushOffThread, syncBothSides } = this.#options;
+    const both = this.#policy === 'mirror' && syncBothSides() && wire.open;
+    let unsettled = both ? 2 : 1;
+    let result = 0;
+    const done = (): void => {
+      if (--unsettled === 0) reply(result);
+    };
+    // Lost: the source goes on alone, so what counts is that the source has it.
+    if (both) wire.send({ kind: 'sync', image }, done);
+    void flush(fd, datasync).then((value) => {
+      result = value;
+      done();
+    });
+  }
+}
+
+const renewed = (controller: AbortController): AbortController => {
+  controller.abort(new Error('the policy has changed'));
+  return new AbortController();
+};
+
+const flushOffThread = (fd: number, datasync: boolean): Promise<number> =>
+  new Promise((resolve) => {
+    const done = (error: NodeJS.ErrnoException | null): void =>
+      resolve(error ? (error.errno ?? -Errno.EIO) : 0);
+    if (datasync) fdatasync(fd, done);
+    else fsync(fd, done);
+  });

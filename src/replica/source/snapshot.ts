@@ -1,0 +1,56 @@
+import type { MigrationRequest, MigrationSnapshot, MigrationState } from '../../leaves/migration.js';
+import type { TokenBucket } from '../../leaves/token-bucket.js';
+import type { Bytes, Millis } from '../../leaves/units.js';
+import { generation, millis } from '../../leaves/units.js';
+import type { ImageGroup } from './image-group.js';
+import type { Pacing } from './pacing.js';
+import type { Progress } from './progress.js';
+
+interface Described {
+  readonly id: string;
+  readonly state: MigrationState;
+  readonly request: MigrationRequest;
+  readonly group: ImageGroup;
+  readonly progress: Progress;
+  readonly pacing: Pacing;
+  readonly diskBucket: TokenBucket;
+  readonly startedAt: Millis;
+  readonly bytesTotal: Bytes;
+}
+
+/** What is reported of a migration at its source, but for how it ended. */
+export const describeTransfer = (migration: Described): MigrationSnapshot => {
+  const { id, state, request, group, progress, pacing, diskBucket, startedAt, bytesTotal } = migration;
+  const bytesLeft = group.left;
+  const drain = Math.min(progress.netRate, pacing.rate) - progress.dirtyRate;
+  const moving = state === 'bulk-copy' || state === 'dirty-resend';
+  return {
+    id,
+    role: 'source',
+    state,
+    peer: request.target,
+    images: group.images.map(({ name, size, pinned, left, bitmap }) => ({
+      name,
+      size,
+      allocated: pinned.allocated,
+      left,
+      dirty: bitmap.dirtyBytes,
+      generation: generation((pinned.record?.generation ?? 0) + (state === 'completed' ? 1 : 0)),
+    })),
+    cutover: request.cutover,
+    priority: request.priority,
+    ...(request.deadline === undefined ? {} : { deadline: request.deadline }),
+    startedAt,
+    bytesTotal,
+    bytesLeft,
+    bytesSent: progress.bytesSent,
+    bytesResent: progress.bytesResent,
+    bytesMirrored: progress.bytesMirrored,
+    netRate: progress.netRate,
+    writeRate: progress.writeRate,
+    dirtyRate: progress.dirtyRate,
+    netLimit: pacing.own.rate,
+    diskLimit: diskBucket.rate,
+    ...(moving && drain > 0 ? { eta: millis((bytesLeft / drain) * 1000) } : {}),
+  };
+};

@@ -1,0 +1,211 @@
+import { DirtyBitmap } from '../../fs/dirty-bitmap.js';
+import type { BackingCalls } from '../../fs/image-io.js';
+import type { PinnedImage } from '../../fs/image-store.js';
+import type { ImageTable } from '../../fs/image-table.js';
+import { ImageMode } from '../../fs/image-table.js';
+import type { BitmapAnnouncement } from '../../fs/participant.js';
+import type { Bytes } from '../../leaves/units.js';
+import { bytes, GiB, MiB } from '../../leaves/units.js';
+import { ExtentLocks } from '../extent-locks.js';
+import type { BufferPool } from './buffer-pool.js';
+import { Copier } from './copier.js';
+import type { ImagePort, Outcome, TransferCounters, WirePort } from './ports.js';
+import type { TakeTokens } from './routed-writer.js';
+import { RoutedWriter } from './routed-writer.js';
+
+/** Room for an image to grow while it migrates; only address space until it is used. */
+const GROWTH_FACTOR = 4;
+const GROWTH_BYTES = 1024 * GiB;
+/** What the bits of one image may take at most. */
+const BITMAP_BYTES_MAX = 64 * MiB;
+const BITS_PER_BYTE = 8;
+
+export interface SourceImageOptions {
+  /** Number of the image within its group. */
+  readonly index: number;
+  readonly name: string;
+  readonly pinned: PinnedImage;
+  readonly blockSize: Bytes;
+  /** Bytes the bitmap can track; by default enough for any likely growth. */
+  readonly capacity?: Bytes;
+  readonly table: ImageTable;
+  readonly calls: BackingCalls;
+  readonly port: ImagePort;
+  readonly wire: WirePort;
+  readonly buffers: BufferPool;
+  readonly counters: TransferCounters;
+  readonly takeDisk: TakeTokens;
+  readonly takeNet: TakeTokens;
+  readonly syncBothSides: () => boolean;
+  readonly flush?: (fd: number, datasync: boolean) => Promise<number>;
+  /** Posts to every participant. */
+  readonly announce: (announcement: BitmapAnnouncement) => void;
+  /** Something was settled or became dirty: the state of the group may have to change. */
+  readonly onProgress: () => void;
+  readonly onSettled: (bytes: number, outcome: Outcome) => void;
+}
+
+/**
+ * One image of a migrating group on its source: the bitmap, who copies it, who performs its routed changes, and the
+ * mode that other threads see. Grace periods are the caller's: it waits for one after each change of mode that says so.
+ */
+export class SourceImage {
+  readonly name: string;
+  readonly index: number;
+  readonly pinned: PinnedImage;
+  readonly bitmap: DirtyBitmap;
+  readonly locks = new ExtentLocks();
+  readonly copier: Copier;
+  readonly writer: RoutedWriter;
+  readonly port: ImagePort;
+  readonly #options: SourceImageOptions;
+  #sentSize = -1;
+  /** Dirty blocks and cleared blocks when the newly dirtied were last asked for. */
+  #sampled = 0;
+  #selfMarked = 0;
+  #finalSize: Bytes | undefined;
+
+  constructor(options: SourceImageOptions) {
+    const { index, name, pinned, port, wire, counters } = options;
+    this.#options = options;
+    this.index = index;
+    this.name = name;
+    this.pinned = pinned;
+    this.port = port;
+    const { capacity = bitmapCapacity(pinned.size, options.blockSize) } = options;
+    this.bitmap = DirtyBitmap.allocate(capacity, options.blockSize);
+    const common = { image: index, bitmap: this.bitmap, wire, locks: this.locks, counters };
+    const { buffers, calls, takeDisk, takeNet, syncBothSides, flush, onProgress, onSettled } = options;
+    this.copier = new Copier({ ...common, port, buffers, onSettled });
+    this.writer = new RoutedWriter({
+      ...common,
+      ...(flush ? { flush } : {}),
+      calls,
+      takeDisk,
+      takeNet,
+      syncBothSides,
+      onDirtied: onProgress,
+    });
+  }
+
+  /** Announces the bitmap and sends writers to it. After a grace period every change is marked. */
+  track(limited: boolean): void {
+    const { table, announce } = this.#options;
+    const { slot } = this.pinned;
+    const epoch = table.epoch(slot) + 1;
+    announce({ type: 'bitmap', slot, epoch, bitmap: this.bitmap.buffer, blockSize: this.bitmap.blockSize });
+    table.setEpoch(slot, epoch);
+    this.unroute(limited);
+  }
+
+  /** Marks what holds data: the set of the bulk copy. Returns the offset to go on from, or -1 when done. */
+  markData(from: number, extentsMax: number): number {
+    const before = this.bitmap.dirtyBlocks;
+    let at = from;
+    for (let extents = 0; at >= 0 && extents < extentsMax; extents++) {
+      const data = this.port.nextData(at);
+      if (data) this.bitmap.mark(data.offset, data.length);
+      at = data ? data.offset + data.length : -1;
+    }
+    this.#selfMarked += this.bitmap.dirtyBlocks - before;
+    return at;
+  }
+
+  /** Every change from now on comes to the replica thread, which marks it; after a grace period, `mirror` may follow. */
+  route(): void {
+    this.#setMode(ImageMode.routed);
+  }
+
+  /** From the next change on, clean blocks stay clean. Only after `route` and a grace period. */
+  mirror(): void {
+    this.writer.policy = 'mirror';
+    this.sendSize(true);
+  }
+
+  /** Back to marking; in the writers' own threads unless the disk is limited. Safe at any time before the fence. */
+  unroute(limited: boolean): void {
+    this.writer.policy = 'track';
+    this.#setMode(limited ? ImageMode.routed : ImageMode.tracked);
+  }
+
+  /** Holds every change that has not begun. Only while mirroring. */
+  fence(): void {
+    this.writer.policy = 'hold';
+  }
+
+  /** Refuses what was held and whatever comes, for good: another host may own the image. Only after `fence`. */
+  seal(): void {
+    this.#setMode(ImageMode.fenced);
+    this.writer.policy = 'refuse';
+  }
+
+  /** Takes the fence back; what was held goes on. */
+  unfence(): void {
+    this.writer.policy = 'mirror';
+  }
+
+  /** As if nothing had happened. After a grace period the bitmap may be dropped. */
+  idle(): void {
+    this.writer.policy = 'plain';
+    this.#setMode(ImageMode.idle);
+  }
+
+  /** Drops the bitmap, after a grace period; the descriptor may be closed from here on. */
+  close(): void {
+    this.#finalSize = this.port.size() as Bytes;
+    const { table, announce } = this.#options;
+    const { slot } = this.pinned;
+    announce({
+      type: 'bitmap',
+      slot,
+      epoch: table.epoch(slot),
+      bitmap: null,
+      blockSize: this.bitmap.blockSize,
+    });
+  }
+
+  /** Tells the target the size if it may not know it. */
+  sendSize(always: boolean): void {
+    const size = this.port.size();
+    if (!always && size === this.#sentSize) return;
+    this.#sentSize = size;
+    // Lost: the size is sent again at the beginning of each round.
+    this.#options.wire.send({ kind: 'resize', image: this.index, size }, (outcome) => {
+      if (outcome === 'lost') this.#sentSize = -1;
+      this.#options.onProgress();
+    });
+  }
+
+  get size(): Bytes {
+    return this.#finalSize ?? (this.port.size() as Bytes);
+  }
+
+  /** Bytes dirty or not acknowledged, block by block. */
+  get left(): Bytes {
+    return (this.bitmap.dirtyBytes + this.copier.inFlightBytes) as Bytes;
+  }
+
+  /** Exact once every change is routed. */
+  get clean(): boolean {
+    return this.bitmap.dirtyBlocks === 0 && this.copier.inFlightBytes === 0;
+  }
+
+  /** Blocks that became dirty since this was last asked, each counted once until it is sent. */
+  takeNewlyDirty(): number {
+    const seen = this.bitmap.dirtyBlocks + this.copier.clearedBlocks;
+    const fresh = seen - this.#sampled - this.#selfMarked;
+    this.#sampled = seen;
+    this.#selfMarked = 0;
+    return Math.max(0, fresh);
+  }
+
+  #setMode(mode: ImageMode): void {
+    this.#options.table.setMode(this.pinned.slot, mode);
+  }
+}
+
+const bitmapCapacity = (size: number, blockSize: number): Bytes => {
+  const wanted = Math.max(size * GROWTH_FACTOR, size + GROWTH_BYTES);
+  const most = BITMAP_BYTES_MAX * BITS_PER_BYTE * blockSize;
+  return bytes(Math.max(Math.min(wanted, most), size));
+};

@@ -1,0 +1,210 @@
+import type { Clock } from '../../leaves/clock.js';
+import type { ErrorCode } from '../../leaves/errors.js';
+import { MigrateFsError } from '../../leaves/errors.js';
+import type { Millis } from '../../leaves/units.js';
+import { millis } from '../../leaves/units.js';
+import type { Frame, FrameProperties } from '../wire/frame.js';
+import type { migratefs } from '../wire/generated/data.js';
+import type { PeerConnection } from '../wire/peer-connection.js';
+import { InFlight } from './in-flight.js';
+import type { Change, Outcome, Settled, WirePort } from './ports.js';
+
+/** What the target says by itself, beside acknowledging. */
+export interface WireEvents {
+  /** The target asks for the images: a guest wrote there. */
+  cutoverRequested(): void;
+  cutoverTaken(): void;
+  /** A frame did not take effect, or the target has given the migration up. */
+  failed(error: MigrateFsError): void;
+}
+
+/** `zero`: the range is known to read as zeroes; then there is no digest. */
+export interface RemoteDigest {
+  readonly sha256: Uint8Array;
+  readonly zero: boolean;
+}
+
+interface DigestWaiter {
+  resolve(digest: RemoteDigest | null): void;
+  reject(error: Error): void;
+}
+
+/** The migration's side of its connection to the target: numbers what is sent, knows what is not acknowledged. */
+export class SourceWire implements WirePort {
+  readonly inFlight = new InFlight();
+  readonly #events: WireEvents;
+  /** When what a guest waits for was sent, by sequence number: the oldest first. */
+  readonly #awaited = new Map<number, Millis>();
+  readonly #clock: Clock;
+  readonly #digests = new Map<number, DigestWaiter>();
+  #connection: PeerConnection | null = null;
+  #seq = 0;
+  #lastAck = 0;
+
+  constructor(clock: Clock, events: WireEvents) {
+    this.#clock = clock;
+    this.#events = events;
+  }
+
+  get open(): boolean {
+    return this.#connection !== null;
+  }
+
+  /** Over a connection on which hello was accepted. */
+  attach(connection: PeerConnection): void {
+    this.#connection = connection;
+    connection.onFrame((frame) => {
+      if (this.#connection === connection) this.#receive(frame);
+    });
+  }
+
+  /** Forgets the connection and settles everything unacknowledged as lost. Returns it, still to be closed. */
+  detach(): PeerConnection | null {
+    const connection = this.#connection;
+    this.#connection = null;
+    this.inFlight.lose();
+    this.#awaited.clear();
+    for (const waiter of [...this.#digests.values()]) waiter.resolve(null);
+    this.#digests.clear();
+    return connection;
+  }
+
+  isOver(connection: PeerConnection): boolean {
+    return this.#connection === connection;
+  }
+
+  /** Ends the connection, as if the peer had been lost. */
+  drop(reason: MigrateFsError): void {
+    this.#connection?.destroy(reason);
+  }
+
+  send(change: Change, settled: Settled): void {
+    if (!this.#connection) {
+      settled('lost');
+      return;
+    }
+    const seq = ++this.#seq;
+    this.inFlight.add(seq, settled);
+    if (guestWaits(change)) this.#awaited.set(seq, this.#clock.now());
+    if (change.kind === 'data') this.#connection.send({ seq, ...bodyOf(change) }, [change.payload]);
+    else this.#connection.send({ seq, ...bodyOf(change) });
+  }
+
+  /**
+   * SHA-256 of a range on the target (without what lies past the end of the file there) after everything sent before;
+   * null when the connection breaks. Rejects when the target cannot read it.
+   */
+  digest(image: number, offset: number, length: number, acceptZero: boolean): Promise<RemoteDigest | null> {
+    return new Promise((resolve, reject) => {
+      if (!this.#connection) return resolve(null);
+      const seq = ++this.#seq;
+      this.#digests.set(seq, { resolve, reject });
+      this.#connection.send({ seq, digestRequest: { image, offset, length, acceptZero } });
+    });
+  }
+
+  /**
+   * How long a change or flush that a guest may be waiting for has been on its way while nothing at all was
+   * acknowledged: a slow link that gets ahead is not a target that hangs. 0: nobody waits.
+   */
+  get stalled(): Millis {
+    for (const sent of this.#awaited.values()) {
+      return millis(this.#clock.now() - Math.max(sent, this.#lastAck));
+    }
+    return millis(0);
+  }
+
+  /** Sends a frame that is not acknowledged; nothing happens without a connection. */
+  tell(frame: FrameProperties): void {
+    this.#connection?.send({ ...frame, seq: 0 });
+  }
+
+  /** Resolves when the target has acted on the frame (`acked`), or the connection has broken before it said so. */
+  confirmed(frame: FrameProperties): Promise<Outcome> {
+    const connection = this.#connection;
+    if (!connection) return Promise.resolve('lost');
+    return new Promise((resolve) => {
+      const seq = ++this.#seq;
+      this.inFlight.add(seq, resolve);
+      connection.send({ ...frame, seq });
+    });
+  }
+
+  #receive(frame: Frame): void {
+    switch (frame.body) {
+      case 'ack':
+        this.#acked(frame.ack);
+        return;
+      case 'digestReply': {
+        const { requestSeq, sha256, zero, failure } = frame.digestReply;
+        const waiter = this.#digests.get(requestSeq);
+        this.#digests.delete(requestSeq);
+        if (failure) waiter?.reject(failureOf(failure));
+        else waiter?.resolve({ sha256, zero });
+        return;
+      }
+      case 'cutoverRequest':
+        this.#events.cutoverRequested();
+        return;
+      case 'cutoverTaken':
+        this.#events.cutoverTaken();
+        return;
+      case 'failure':
+        this.#events.failed(failureOf(frame.failure));
+        return;
+      default:
+        throw new MigrateFsError('INVALID_ARGUMENT', `unexpected ${frame.body} frame from the target`);
+    }
+  }
+
+  #acked({ seqs, failure }: migratefs.data.Ack): void {
+    if (failure) {
+      this.#events.failed(failureOf(failure));
+      return;
+    }
+    this.#lastAck = this.#clock.now();
+    for (const seq of seqs) {
+      this.#awaited.delete(seq);
+      if (!this.inFlight.ack(seq))
+        throw new MigrateFsError('INVALID_ARGUMENT', `acknowledgement of ${seq}, which is not in flight`);
+    }
+  }
+}
+
+export const failureOf = ({ code, message }: migratefs.data.Failure.$Properties): MigrateFsError =>
+  new MigrateFsError((code || 'INTERNAL') as ErrorCode, `target: ${message || 'failed'}`);
+
+/** Copies, and what the migration does for itself, are not waited for by a guest. */
+const guestWaits = (change: Change): boolean => {
+  switch (change.kind) {
+    case 'data':
+    case 'hole':
+    case 'resize':
+      return change.mirror === true;
+    case 'allocate':
+      return true;
+    case 'sync':
+      return change.ahead !== true;
+    default:
+      return change satisfies never;
+  }
+};
+
+const bodyOf = (change: Change): FrameProperties => {
+  switch (change.kind) {
+    case 'data':
+      return { data: { image: change.image, offset: change.offset, mirror: change.mirror } };
+    case 'hole':
+      return { hole: { image: change.image, offset: change.offset, length: change.length } };
+    case 'resize':
+      return { resize: { image: change.image, size: change.size } };
+    case 'allocate': {
+      const { image, mode, offset, length } = change;
+      return { allocate: { image, mode, offset, length } };
+    }
+    case 'sync':
+      return { sync: { image: change.image } };
+    default:
+      return change satisfies never;
+  }
+};

@@ -1,0 +1,314 @@
+import assert from 'node:assert/strict';
+import { connect as connectTcp } from 'node:net';
+import type { Duplex } from 'node:stream';
+import { connect as connectTls } from 'node:tls';
+import type { Clock } from '../../leaves/clock.js';
+import { MigrateFsError } from '../../leaves/errors.js';
+import type { TlsIdentity } from '../../leaves/tls-identity.js';
+import type { Bytes, Millis } from '../../leaves/units.js';
+import { millis } from '../../leaves/units.js';
+import type { Frame, FrameProperties, PayloadChunks } from './frame.js';
+import { encodeFrame } from './frame.js';
+import { FrameReader } from './frame-reader.js';
+
+import { tlsOptions } from './tls-options.js';
+
+/** Without a byte from the peer for this long it is lost. */
+const PEER_TIMEOUT_DEFAULT = millis(5_000);
+const CONNECT_TIMEOUT_DEFAULT = millis(5_000);
+/** A silent sender pings this many times within the peer timeout. */
+const PINGS_PER_TIMEOUT = 4;
+/** What was queued before `close` may take this long to leave. */
+const CLOSE_LINGER = millis(1_000);
+const KEEPALIVE_DELAY = millis(10_000);
+
+interface PeerConnectionOptions {
+  readonly clock: Clock;
+  readonly peerTimeout?: Millis | undefined;
+}
+
+interface ConnectOptions extends PeerConnectionOptions {
+  readonly host: string;
+  readonly port: number;
+  readonly tls?: TlsIdentity | undefined;
+  readonly signal?: AbortSignal | undefined;
+  readonly connectTimeout?: Millis | undefined;
+}
+
+/** What a socket can do beyond a duplex stream. */
+interface SocketLike {
+  readonly remoteAddress?: string | undefined;
+  readonly remotePort?: number | undefined;
+  setNoDelay?(noDelay: boolean): unknown;
+  setKeepAlive?(enable: boolean, delay: number): unknown;
+}
+
+type FrameHandler = (frame: Frame, payload: PayloadChunks) => void;
+
+interface DrainWaiter {
+  readonly lowWater: number;
+  readonly resolve: () => void;
+  readonly reject: (reason: MigrateFsError) => void;
+}
+
+/**
+ * One connection of the block stream, either end: frames out in order, frames in to one handler, and the knowledge
+ * whether the peer is alive. Pings are sent and swallowed here.
+ */
+export class PeerConnection {
+  readonly remote: string;
+  /** Resolves once, with why the connection ended: UNAVAILABLE for a lost peer. Never rejects. */
+  readonly closed: Promise<MigrateFsError>;
+  readonly #stream: Duplex;
+  readonly #clock: Clock;
+  readonly #peerTimeout: Millis;
+  readonly #pingInterval: Millis;
+  readonly #reader = new FrameReader();
+  readonly #waiters = new Set<DrainWaiter>();
+  #handler: FrameHandler | undefined;
+  #paused = false;
+  #corked = false;
+  #reason: MigrateFsError | undefined;
+  #ended = false;
+  #resolveClosed!: (reason: MigrateFsError) => void;
+  #forgetTimer: () => void = () => {};
+  #lastSent: Millis;
+  #lastReceived: Millis;
+  #suspected = false;
+  #bytesSent = 0;
+  #bytesReceived = 0;
+  #framesRejected = 0;
+
+  /** Over a connected stream, which it owns from now on. Nothing is read before `onFrame`. */
+  constructor(stream: Duplex, options: PeerConnectionOptions) {
+    const socket = stream as SocketLike;
+    this.#stream = stream;
+    this.#clock = options.clock;
+    this.#peerTimeout = options.peerTimeout ?? PEER_TIMEOUT_DEFAULT;
+    this.#pingInterval = millis(this.#peerTimeout / PINGS_PER_TIMEOUT);
+    this.remote = socket.remoteAddress ? `${socket.remoteAddress}:${socket.remotePort}` : 'peer';
+    this.#lastSent = this.#lastReceived = this.#clock.now();
+    this.closed = new Promise((resolve) => {
+      this.#resolveClosed = resolve;
+    });
+    socket.setNoDelay?.(true);
+    socket.setKeepAlive?.(true, KEEPALIVE_DELAY);
+    stream.on('error', (error) => this.#end(streamError(this.remote, error)));
+    stream.on('end', () =>
+      this.#end(
+        this.#lost(this.#reader.midFrame ? 'closed the connection within a frame' : 'closed the connection'),
+      ),
+    );
+    stream.on('close', () => this.#end(this.#lost('closed the connection')));
+    this.#checkLiveness(this.#pingInterval);
+  }
+
+  /**
+   * Connects (and completes the TLS handshake). UNAVAILABLE: refused, unreachable or no answer in time.
+   * PERMISSION_DENIED: the certificates do not match. Rejects with the signal's reason when it aborts.
+   */
+  static connect(options: ConnectOptions): Promise<PeerConnection> {
+    const { host, port, tls, clock, signal } = options;
+    const where = `${host}:${port}`;
+    const timeout = options.connectTimeout ?? CONNECT_TIMEOUT_DEFAULT;
+    return new Promise((resolve, reject) => {
+      if (signal?.aborted) return reject(signal.reason as Error);
+      const stream = tls ? connectTls({ host, port, ...tlsOptions(tls) }) : connectTcp({ host, port });
+      const settle = (): void => {
+        forget();
+        signal?.removeEventListener('abort', onAbort);
+        stream.off('error', onError);
+      };
+      const fail = (error: Error): void => {
+        settle();
+        stream.on('error', () => {});
+        stream.destroy();
+        reject(error);
+      };
+      const onAbort = (): void => fail(signal?.reason as Error);
+      const onError = (error: Error): void => fail(streamError(where, error));
+      const forget = clock.after(timeout, () =>
+        fail(new MigrateFsError('UNAVAILABLE', `no answer from ${where} within ${timeout} ms`)),
+      );
+      signal?.addEventListener('abort', onAbort, { once: true });
+      stream.once('error', onError);
+      stream.once(tls ? 'secureConnect' : 'connect', () => {
+        settle();
+        resolve(new PeerConnection(stream, options));
+      });
+    });
+  }
+
+  /** Closed or closing: nothing can be sent any more. */
+  get isClosed(): boolean {
+    return this.#reason !== undefined;
+  }
+
+  /** Bytes accepted by `send` that the kernel has not taken yet. */
+  get queuedBytes(): Bytes {
+    return this.#stream.writableLength as Bytes;
+  }
+
+  /** Bytes given to `send`, prefixes and headers included. */
+  get bytesSent(): Bytes {
+    return this.#bytesSent as Bytes;
+  }
+
+  get bytesReceived(): Bytes {
+    return this.#bytesReceived as Bytes;
+  }
+
+  /** 0 or 1: what cannot be understood ends the connection. */
+  get framesRejected(): number {
+    return this.#framesRejected;
+  }
+
+  /**
+   * Queues a frame behind those sent before; payload chunks must not change until the frame has left (an ack proves
+   * it). On a closed connection it does nothing: `closed` tells. The first frame of an event-loop turn leaves at once,
+   * what follows it in that turn leaves together.
+   */
+  send(frame: FrameProperties, payload?: PayloadChunks): void {
+    if (this.#reason) return;
+    const buffers = encodeFrame(frame, payload);
+    const first = !this.#corked;
+    const stream = this.#stream;
+    stream.cork();
+    for (let i = 0; i < buffers.length; i++) {
+      const buffer = buffers[i]!;
+      this.#bytesSent += buffer.length;
+      if (i === buffers.length - 1) stream.write(buffer, this.#onWritten);
+      else stream.write(buffer);
+    }
+    stream.uncork();
+    this.#lastSent = this.#clock.now();
+    if (!first) return;
+    this.#corked = true;
+    stream.cork();
+    setImmediate(() => {
+      this.#corked = false;
+      stream.uncork();
+    });
+  }
+
+  /** Resolves when at most `lowWater` bytes are queued; rejects with the reason when the connection has closed. */
+  drained(lowWater: Bytes): Promise<void> {
+    if (this.#reason) return Promise.reject(this.#reason);
+    if (this.#stream.writableLength <= lowWater) return Promise.resolve();
+    return new Promise((resolve, reject) => this.#waiters.add({ lowWater, resolve, reject }));
+  }
+
+  /**
+   * Hands every frame from now on to `handler` (one at a time; a later call replaces it) and starts reading. A
+   * `MigrateFsError` thrown by the handler says that the frame is not acceptable and ends the connection.
+   */
+  onFrame(handler: FrameHandler): void {
+    const start = this.#handler === undefined;
+    this.#handler = handler;
+    if (!start) return;
+    this.#lastReceived = this.#clock.now();
+    this.#stream.on('data', (chunk: Buffer) => this.#receive(chunk));
+    if (this.#paused) this.#stream.pause();
+  }
+
+  /** Stops reading; what was read already is still handed over. A paused peer is not watched for life. */
+  pause(): void {
+    this.#paused = true;
+    this.#stream.pause();
+  }
+
+  resume(): void {
+    if (!this.#paused) return;
+    this.#paused = false;
+    this.#lastReceived = this.#clock.now();
+    if (this.#handler) this.#stream.resume();
+  }
+
+  /** Lets what is queued leave (bounded), then closes. Idempotent. */
+  close(reason = new MigrateFsError('CANCELLED', 'connection closed here')): void {
+    if (this.#reason) return;
+    this.#begin(reason);
+    const stream = this.#stream;
+    const forget = this.#clock.after(CLOSE_LINGER, () => stream.destroy());
+    stream.once('close', forget);
+    stream.end(() => stream.destroy());
+  }
+
+  /** Closes at once; what is queued is lost. */
+  destroy(reason = new MigrateFsError('CANCELLED', 'connection closed here')): void {
+    this.#end(reason);
+  }
+
+  readonly #onWritten = (): void => {
+    if (this.#waiters.size === 0) return;
+    const queued = this.#stream.writableLength;
+    for (const waiter of this.#waiters) {
+      if (queued > waiter.lowWater) continue;
+      this.#waiters.delete(waiter);
+      waiter.resolve();
+    }
+  };
+
+  #receive(chunk: Buffer): void {
+    this.#bytesReceived += chunk.length;
+    this.#lastReceived = this.#clock.now();
+    if (this.#reason) return;
+    try {
+      this.#reader.push(chunk, (frame, payload) => {
+        assert(this.#handler);
+        if (frame.body !== 'ping' && !this.#reason) this.#handler(frame, payload);
+      });
+    } catch (error) {
+      if (!(error instanceof MigrateFsError)) throw error;
+      this.#framesRejected++;
+      this.#end(error);
+    }
+  }
+
+  /** Pings after silence here; ends the connection after silence there. */
+  #checkLiveness(delay: Millis): void {
+    this.#forgetTimer = this.#clock.after(delay, () => {
+      const now = this.#clock.now();
+      if (now - this.#lastSent >= this.#pingInterval) this.send({ ping: {} });
+      const watched = this.#handler !== undefined && !this.#paused;
+      if (!watched || now - this.#lastReceived <= this.#peerTimeout) {
+        this.#suspected = false;
+        return this.#checkLiveness(this.#pingInterval);
+      }
+      if (this.#suspected) return this.#end(this.#lost(`was silent for ${this.#peerTimeout} ms`));
+      // Once more around the event loop: if this process was stopped for long, the bytes are in the socket.
+      this.#suspected = true;
+      this.#checkLiveness(millis(0));
+    });
+  }
+
+  #lost(what: string): MigrateFsError {
+    return new MigrateFsError('UNAVAILABLE', `${this.remote} ${what}`);
+  }
+
+  /** Settles the reason; the first one counts. */
+  #begin(reason: MigrateFsError): void {
+    if (this.#reason) return;
+    this.#reason = reason;
+    this.#forgetTimer();
+    for (const waiter of this.#waiters) waiter.reject(reason);
+    this.#waiters.clear();
+  }
+
+  #end(reason: MigrateFsError): void {
+    this.#begin(reason);
+    if (this.#ended) return;
+    this.#ended = true;
+    this.#stream.destroy();
+    this.#resolveClosed(this.#reason ?? reason);
+  }
+}
+
+const streamError = (where: string, error: Error): MigrateFsError => {
+  const code = (error as NodeJS.ErrnoException).code ?? '';
+  const certificate = /^(ERR_SSL|ERR_TLS|CERT_|UNABLE_TO_|DEPTH_ZERO|SELF_SIGNED)/.test(code);
+  const message = error instanceof AggregateError ? `${error.errors[0]?.message ?? code}` : error.message;
+  return new MigrateFsError(certificate ? 'PERMISSION_DENIED' : 'UNAVAILABLE', `${where}: ${message}`, {
+    cause: error,
+  });
+};

@@ -1,0 +1,61 @@
+/** Runs cases below a mount and in a plain folder of the same file system, and compares the transcripts. */
+import { mkdirSync } from 'node:fs';
+import { join } from 'node:path';
+import t from 'tap';
+import { scratchDir } from '../support/scratch.js';
+import { TestDaemon, type Transport } from '../support/test-daemon.js';
+import { type Case, type Cases, Workbench } from './workbench.js';
+
+/** Case name to the reason why a transport cannot pass it. */
+export type Exclusions = Readonly<Record<string, string>>;
+
+export const TRANSPORTS: readonly Transport[] = ['kernel', 'fuse-native'];
+
+const transcriptOf = (body: Case, parent: string, folder: string): readonly string[] => {
+  const bench = new Workbench(join(parent, folder));
+  mkdirSync(bench.folder);
+  try {
+    body(bench);
+  } finally {
+    bench.closeAll();
+  }
+  return bench.transcript;
+};
+
+/** One test for each case: what the mount answered equals what the plain folder answered. */
+export const runCases = (
+  test: typeof t,
+  cases: Cases,
+  mount: string,
+  plain: string,
+  exclusions: Exclusions,
+): void => {
+  let number = 0;
+  for (const [name, body] of Object.entries(cases)) {
+    const folder = `case-${number++}`;
+    const skip = exclusions[name];
+    void test.test(name, skip === undefined ? {} : { skip }, async (t) => {
+      const wanted = transcriptOf(body, plain, folder);
+      t.ok(wanted.length > 0, 'the case calls something');
+      t.strictSame(transcriptOf(body, mount, folder), wanted, 'the mount answers like a plain folder');
+    });
+  }
+};
+
+/** The cases through both transports, each with a daemon of its own. */
+export const compareTransports = (
+  casesFor: (transport: Transport) => Cases,
+  exclusions: Readonly<Partial<Record<Transport, Exclusions>>> = {},
+): void => {
+  for (const transport of TRANSPORTS) {
+    void t.test(transport, async (t) => {
+      const cases = casesFor(transport);
+      const plain = scratchDir(t, 'plain');
+      const daemon = await TestDaemon.start(t, { transport });
+      await t.test('cases', async (t) =>
+        runCases(t as typeof import('tap').t, cases, daemon.mountpoint, plain, exclusions[transport] ?? {}),
+      );
+      await daemon.stop();
+    });
+  }
+};

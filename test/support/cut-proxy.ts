@@ -1,0 +1,75 @@
+/** A network that can fail: a TCP proxy in front of a data port. */
+import { once } from 'node:events';
+import { type AddressInfo, connect, createServer, type Server, type Socket } from 'node:net';
+import { parseHostPort } from '../../src/leaves/host-port.js';
+import type { Teardown } from './scratch.js';
+
+export class CutProxy {
+  readonly address: string;
+  readonly #server: Server;
+  readonly #sockets = new Set<Socket>();
+  #cut = false;
+
+  private constructor(server: Server, address: string) {
+    this.#server = server;
+    this.address = address;
+  }
+
+  static async start(t: Teardown, to: string): Promise<CutProxy> {
+    const server = createServer();
+    server.listen(0, '127.0.0.1');
+    await once(server, 'listening');
+    const proxy = new CutProxy(server, `127.0.0.1:${(server.address() as AddressInfo).port}`);
+    server.on('connection', (socket) => proxy.#forward(socket, to));
+    t.teardown(() => proxy.close());
+    return proxy;
+  }
+
+  /** Breaks every connection and refuses new ones. */
+  cut(): void {
+    this.#cut = true;
+    for (const socket of this.#sockets) socket.resetAndDestroy();
+  }
+
+  /** The cable is pulled: nothing passes any more, and nobody is told. */
+  silence(): void {
+    this.#cut = true;
+    for (const socket of this.#sockets) {
+      socket.unpipe();
+      socket.pause();
+    }
+  }
+
+  /** Lets new connections through again; silent ones break. */
+  heal(): void {
+    for (const socket of this.#sockets) socket.resetAndDestroy();
+    this.#cut = false;
+  }
+
+  close(): void {
+    for (const socket of this.#sockets) socket.destroy();
+    this.#server.close();
+  }
+
+  #forward(socket: Socket, to: string): void {
+    if (this.#cut) {
+      socket.resetAndDestroy();
+      return;
+    }
+    const onward = connect(parseHostPort(to));
+    for (const [one, other] of [
+      [socket, onward],
+      [onward, socket],
+    ] as const) {
+      this.#sockets.add(one);
+      one.setNoDelay(true);
+      // The other end hears of it by 'close'.
+      one.on('error', () => undefined);
+      one.on('close', () => {
+        this.#sockets.delete(one);
+        other.destroy();
+      });
+      one.pipe(other);
+    }
+  }
+}
