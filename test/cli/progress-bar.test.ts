@@ -85,7 +85,8 @@ t.test('piped lines come at each change of phase and every five seconds between'
 
 /** `migratefs migrate` on a pseudo terminal, as script(1) makes one. */
 const onTerminal = (address: string) => {
-  const command = `${process.execPath} ${CLI} migrate a --to b:1 --server ${address}`;
+  // `exec`: a shell that stayed would get the Ctrl-C too, and dash then answers 130 for its child.
+  const command = `exec ${process.execPath} ${CLI} migrate a --to b:1 --server ${address}`;
   const child = spawn('script', ['-qec', command, '/dev/null'], { stdio: ['pipe', 'pipe', 'inherit'] });
   guardProcess(child.pid!);
   let output = '';
