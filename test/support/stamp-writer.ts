@@ -13,6 +13,8 @@ const LARGE_PERCENT = 3;
 const SYNC_PERCENT = 2;
 /** In place of an acknowledged stamp: this writer has not written the sector, and something else may have. */
 const UNKNOWN = -2;
+/** In place of a found stamp: the sector holds parts of two writes, or belongs elsewhere. */
+const TORN = -1;
 
 export interface StampRegion {
   /** Bytes; multiples of the sector. */
@@ -34,13 +36,13 @@ const stampSector = (buffer: Buffer, at: number, sector: number, stamp: number):
   }
 };
 
-/** The stamp of a whole sector; -1 when it is torn or belongs elsewhere; 0 when nothing was ever written there. */
+/** The stamp of a whole sector, or `TORN`; 0 when nothing was ever written there. */
 const stampOf = (buffer: Buffer, at: number, sector: number): number => {
   const stamp = buffer.readDoubleLE(at + 8);
   const place = buffer.readDoubleLE(at);
   if (stamp === 0 && place === 0) return 0;
   for (let word = at; word < at + SECTOR_BYTES; word += 16)
-    if (buffer.readDoubleLE(word) !== sector || buffer.readDoubleLE(word + 8) !== stamp) return -1;
+    if (buffer.readDoubleLE(word) !== sector || buffer.readDoubleLE(word + 8) !== stamp) return TORN;
   return stamp;
 };
 
@@ -135,14 +137,19 @@ export class StampWriter {
         const sectors = Math.floor(bytesWritten / SECTOR_BYTES);
         this.#acknowledge(sector + done, sectors, stamp);
         done += sectors;
+        // The kernel cuts by the pages of this buffer, which may be within a sector; the rest of it may be refused.
+        if (bytesWritten % SECTOR_BYTES > 0) this.#mayHold(sector + done, TORN);
       }
     } catch (error) {
-      for (let i = sector + done; i < sector + count; i++)
-        this.#uncertain.set(i, (this.#uncertain.get(i) ?? new Set()).add(stamp));
+      for (let i = sector + done; i < sector + count; i++) this.#mayHold(i, stamp);
       throw error;
     }
     this.#longestMillis = Math.max(this.#longestMillis, performance.now() - began);
     this.#writes++;
+  }
+
+  #mayHold(sector: number, stamp: number): void {
+    this.#uncertain.set(sector, (this.#uncertain.get(sector) ?? new Set()).add(stamp));
   }
 
   #acknowledge(first: number, count: number, stamp: number): void {
@@ -162,7 +169,7 @@ export class StampWriter {
       const wanted = this.#acknowledged[sector]!;
       if (found === wanted || wanted === UNKNOWN || this.#uncertain.get(sector)?.has(found)) continue;
       lost.push(
-        `sector ${sector}: found ${found === -1 ? 'a torn write' : `write ${found}`}, acknowledged ${wanted}`,
+        `sector ${sector}: found ${found === TORN ? 'a torn write' : `write ${found}`}, acknowledged ${wanted}`,
       );
     }
     return { writes: this.#writes, lost };
