@@ -53,7 +53,7 @@ export class ImageIo {
   }
 
   write(slot: ImageSlot, fd: number, data: Uint8Array, length: number, offset: number): number {
-    this.#grace.enter(this.#participant);
+    this.#grace.enter(this.#participant, slot);
     try {
       switch (this.#table.mode(slot)) {
         case ImageMode.idle:
@@ -103,7 +103,7 @@ export class ImageIo {
     offset: number,
     changed: (result: number) => number,
   ): number {
-    this.#grace.enter(this.#participant);
+    this.#grace.enter(this.#participant, slot);
     try {
       switch (this.#table.mode(slot)) {
         case ImageMode.idle:

@@ -25,6 +25,16 @@ const MODE = 0;
 const EPOCH = 1;
 /** Set while reads through the mount must not be cached by the kernel (an image that is being received). */
 const UNCACHED = 2;
+/** `HandOver` bits. */
+const HAND_OVER = 3;
+
+/** What data workers do not perform themselves, because calls on the backing file were seen not to return. */
+export const HandOver = {
+  /** Reads, writes and what else should return at once. */
+  io: 1,
+  /** Flushes and allocations, which may take seconds. */
+  flush: 2,
+} as const;
 
 /** One slot per open or pinned regular file. The owner of the namespace allocates slots; the replica thread sets modes. */
 export class ImageTable {
@@ -60,15 +70,27 @@ export class ImageTable {
   setUncached(slot: ImageSlot, uncached: boolean): void {
     Atomics.store(this.#words, slot * SLOT_WORDS + UNCACHED, uncached ? 1 : 0);
   }
+
+  /** `HandOver` bits; written by the main thread alone. */
+  handOver(slot: ImageSlot): number {
+    return Atomics.load(this.#words, slot * SLOT_WORDS + HAND_OVER);
+  }
+
+  setHandOver(slot: ImageSlot, bits: number): void {
+    Atomics.store(this.#words, slot * SLOT_WORDS + HAND_OVER, bits);
+  }
 }
 
-export const PARTICIPANTS_MAX = 64;
+export const PARTICIPANTS_MAX = 128;
 const PARTICIPANT_WORDS = 16; // one cache line each
+const COUNT = 0;
+const INSIDE_SLOT = 1;
 
 /**
- * Grace periods, as in RCU: a thread that serves I/O is *inside* between `enter` and `exit`; whoever has changed
- * an image's mode waits until every thread that was inside has left, and then knows that no write decided under the
- * old mode is still under way. `enter` happens before the mode is read (sequentially consistent atomics).
+ * Grace periods, as in RCU: a thread that serves I/O is *inside* an image between `enter` and `exit`; whoever has
+ * changed the mode of images waits until every thread that was inside one of them has left, and then knows that no
+ * write decided under the old mode is still under way. `enter` happens before the mode is read (sequentially
+ * consistent atomics). A call that does not return holds up the changes of its own image only.
  */
 export class GraceCounters {
   readonly buffer: SharedArrayBuffer;
@@ -79,22 +101,32 @@ export class GraceCounters {
     this.#words = new Int32Array(buffer);
   }
 
-  enter(participant: number): void {
-    const before = Atomics.add(this.#words, participant * PARTICIPANT_WORDS, 1);
+  enter(participant: number, slot: ImageSlot): void {
+    // Before the count: whoever sees the count odd, and still the same after reading the slot, has read its slot.
+    Atomics.store(this.#words, participant * PARTICIPANT_WORDS + INSIDE_SLOT, slot);
+    const before = Atomics.add(this.#words, participant * PARTICIPANT_WORDS + COUNT, 1);
     assert((before & 1) === 0, 'entered twice');
   }
 
   exit(participant: number): void {
-    const before = Atomics.add(this.#words, participant * PARTICIPANT_WORDS, 1);
+    const before = Atomics.add(this.#words, participant * PARTICIPANT_WORDS + COUNT, 1);
     assert((before & 1) === 1, 'left without entering');
   }
 
-  /** Resolves once every thread that is inside now has left. `turn` yields between looks (injected for the model). */
-  async elapsed(turn: () => Promise<void>, signal?: AbortSignal): Promise<void> {
+  /**
+   * Resolves once every thread that is inside one of the images now has left. `turn` yields between looks (injected
+   * for the model).
+   */
+  async elapsed(
+    slots: readonly ImageSlot[],
+    turn: () => Promise<void>,
+    signal?: AbortSignal,
+  ): Promise<void> {
     const inside: { word: number; seen: number }[] = [];
-    for (let word = 0; word < this.#words.length; word += PARTICIPANT_WORDS) {
+    for (let word = COUNT; word < this.#words.length; word += PARTICIPANT_WORDS) {
       const seen = Atomics.load(this.#words, word);
-      if ((seen & 1) === 1) inside.push({ word, seen });
+      const slot = Atomics.load(this.#words, word + INSIDE_SLOT);
+      if ((seen & 1) === 1 && slots.includes(slot)) inside.push({ word, seen });
     }
     for (const { word, seen } of inside) {
       while (Atomics.load(this.#words, word) === seen) {

@@ -8,6 +8,8 @@ export interface MountOptions {
   readonly mountpoint: string;
   /** Data workers of the kernel transport. */
   readonly workers: number;
+  /** Let the kernel read files that are open for reading only itself, where it can (kernel transport). */
+  readonly passthrough: boolean;
   /** Lines for the log; the daemon gives them to pino. */
   readonly log: (level: 'debug' | 'info' | 'warn' | 'error', message: string, fields?: object) => void;
 }

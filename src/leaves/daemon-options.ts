@@ -26,6 +26,8 @@ export interface DaemonOptions {
   readonly transport: Transport;
   /** Number of data workers. */
   readonly workers: number;
+  /** Whether the kernel may read files that are open for reading only itself. */
+  readonly passthrough: boolean;
   /** Absent: no certificates, so loopback addresses only unless `insecure`. */
   readonly tls?: TlsIdentity;
   readonly insecure: boolean;

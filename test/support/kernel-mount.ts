@@ -20,10 +20,14 @@ export class KernelMount {
   readonly #answers: string[] = [];
   readonly #waiting: ((line: string) => void)[] = [];
 
-  private constructor(dir: string, mountpoint: string, workers: number) {
+  private constructor(dir: string, mountpoint: string, workers: number, passthrough: boolean) {
     this.dir = dir;
     this.mountpoint = mountpoint;
-    this.#child = spawn(process.execPath, [ENTRY, dir, mountpoint, String(workers)], { stdio: 'pipe' });
+    this.#child = spawn(
+      process.execPath,
+      [ENTRY, dir, mountpoint, String(workers), passthrough ? 'auto' : 'off'],
+      { stdio: 'pipe' },
+    );
     this.exited = new Promise((resolve) => this.#child.once('exit', (code) => resolve(code ?? -1)));
     this.#child.stderr?.on('data', (chunk: Buffer) => {
       this.stderr += chunk.toString();
@@ -36,14 +40,17 @@ export class KernelMount {
   }
 
   /** `over`: mount over the image directory itself. */
-  static async start(t: Test, options: { over?: boolean; workers?: number } = {}): Promise<KernelMount> {
+  static async start(
+    t: Test,
+    options: { over?: boolean; workers?: number; passthrough?: boolean } = {},
+  ): Promise<KernelMount> {
     const base = mkdtempSync(join(tmpdir(), 'mfs-kernel-'));
     const dir = join(base, 'images');
     const mountpoint = options.over ? dir : join(base, 'mnt');
     chmodSync(base, 0o755);
     mkdirSync(dir);
     if (!options.over) mkdirSync(mountpoint);
-    const mount = new KernelMount(dir, mountpoint, options.workers ?? 2);
+    const mount = new KernelMount(dir, mountpoint, options.workers ?? 2, options.passthrough ?? true);
     t.teardown(async () => {
       spawnSync('umount', ['-l', mountpoint], { stdio: 'ignore' });
       await mount.exited;
@@ -56,7 +63,7 @@ export class KernelMount {
 
   /** Starts one that is expected to fail; resolves to the line that says why. */
   static async failure(t: Test, dir: string, mountpoint: string): Promise<string> {
-    const mount = new KernelMount(dir, mountpoint, 1);
+    const mount = new KernelMount(dir, mountpoint, 1, true);
     t.teardown(() => spawnSync('umount', ['-l', mountpoint], { stdio: 'ignore' }));
     const line = await mount.answer();
     t.equal(await mount.exited, 1, 'exits with 1');
@@ -85,6 +92,10 @@ export class KernelMount {
 
   kill(): void {
     this.#child.kill('SIGKILL');
+  }
+
+  get pid(): number {
+    return this.#child.pid!;
   }
 
   get mounted(): boolean {

@@ -17,7 +17,7 @@ import type { ParticipantEnd, RoutedRequest, ToParticipant } from '../../src/fs/
 import { plainError } from '../../src/leaves/errors.js';
 import { remotePort } from '../../src/leaves/port-rpc.js';
 
-const [imageDir = '', mountpoint = '', workers = '2'] = process.argv.slice(2);
+const [imageDir = '', mountpoint = '', workers = '2', passthrough = 'auto'] = process.argv.slice(2);
 const say = (line: string): void => void process.stdout.write(`${line}\n`);
 const calls = createBackingCalls();
 
@@ -67,6 +67,7 @@ const run = async (): Promise<void> => {
     imageDir,
     mountpoint,
     workers: Number(workers),
+    passthrough: passthrough === 'auto',
     log: (level, message, fields) =>
       void process.stderr.write(`${level} ${message} ${JSON.stringify(fields ?? {})}\n`),
   });
@@ -86,7 +87,7 @@ const run = async (): Promise<void> => {
       const pinned = await images.pin(name);
       pins.set(name, pinned);
       table.setMode(pinned.slot, ImageMode.routed);
-      await grace.elapsed(() => new Promise((resolve) => setImmediate(resolve)));
+      await grace.elapsed([pinned.slot], () => new Promise((resolve) => setImmediate(resolve)));
       return 'routed';
     },
     fence: async (name) => {

@@ -55,6 +55,7 @@ interface MountFlags {
   readonly data: HostPort;
   readonly transport: Transport;
   readonly workers: number;
+  readonly passthrough: 'auto' | 'off';
   readonly config?: string;
   readonly logLevel: LogLevel;
   readonly peerTimeout: Millis;
@@ -148,6 +149,7 @@ const mount = async (
     data: flags.data,
     transport: flags.transport,
     workers: flags.workers,
+    passthrough: flags.passthrough === 'auto',
     ...(tls && { tls }),
     insecure: flags.insecure,
     logLevel: flags.logLevel,
@@ -184,6 +186,11 @@ export const mountCommand = (): Command => {
       new Option('--workers <n>', 'threads that serve reads and writes')
         .argParser(checkedBy(wholeNumber(1, WORKERS_MAX)))
         .default(workersDefault),
+    )
+    .addOption(
+      new Option('--passthrough <when>', 'let the kernel read files opened for reading only by itself')
+        .choices(['auto', 'off'])
+        .default('auto'),
     )
     .addOption(new Option('--config <file>', 'JSON file with the same keys as these options'))
     .addOption(new Option('--log-level <level>', 'what to log').choices(LOG_LEVELS).default('info'))

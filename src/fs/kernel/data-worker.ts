@@ -25,7 +25,7 @@ import type { BitmapAnnouncement, ReplyToken, RoutedRequest } from '../participa
 import { StatBuffer } from '../stat-buffer.js';
 import { alignedBytes, alignedCopy, PAGE_BYTES } from './aligned-memory.js';
 import { putAttributesReply, VALID_SECONDS } from './attributes.js';
-import { HANDLE_DIRECT, HandleTable } from './handle-table.js';
+import { HANDLE_ODIRECT, HandleTable } from './handle-table.js';
 import { dropPrivilegeBits } from './privilege-bits.js';
 import {
   BATCH_FORGET_HEADER_BYTES,
@@ -133,7 +133,7 @@ const write = (): number => {
   const flags = words[15]!;
   const offset = u64(words, 12);
   if ((flags & WRITE_KILL_SUIDGID) !== 0 && handles.privileged(slot)) dropPrivilegeBits(fd, stat);
-  const mappedDirect = (flags & WRITE_CACHE) !== 0 && (handles.flags(handle) & HANDLE_DIRECT) !== 0;
+  const mappedDirect = (flags & WRITE_CACHE) !== 0 && (handles.kinds(handle) & HANDLE_ODIRECT) !== 0;
   let written = io.write(slot, fd, payload, length, offset);
   if (written === -Errno.EINVAL && mappedDirect) written = writeBuffered(slot, fd, length, offset);
   if (written === ROUTED)

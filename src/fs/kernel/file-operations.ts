@@ -16,6 +16,7 @@ import {
   O_EXCL,
   O_NOFOLLOW,
   O_PATH,
+  O_RDONLY,
   O_TMPFILE,
   O_TRUNC,
   openat,
@@ -26,7 +27,7 @@ import {
 import { replyEntry } from './attribute-operations.js';
 import { contentStamp } from './content-stamp.js';
 import { giveToCaller, underUmask } from './entry-operations.js';
-import { HANDLE_DIRECT } from './handle-table.js';
+import { HANDLE_CACHED, HANDLE_DIRECT, HANDLE_ODIRECT, HANDLE_PASSED } from './handle-table.js';
 import type { Namespace, Operation } from './namespace.js';
 import { adoptDescriptor, nodeOf, outOfDescriptors } from './namespace.js';
 import type { Node } from './node-table.js';
@@ -40,14 +41,50 @@ import type { RequestView } from './request.js';
 const BACKING_FLAGS =
   O_ACCMODE | O_DIRECT | constants.O_SYNC | constants.O_DSYNC | (constants.O_NOATIME ?? 0);
 
+const WRITE_BITS = 0o222;
+
 const DOT = cString('.');
+
+const DIRECT = OpenReplyFlag.DIRECT_IO | OpenReplyFlag.PARALLEL_DIRECT_WRITES;
+
+/**
+ * How the kernel is to serve one more handle of `node`; the `fuse_open_out` flags, or -ETXTBSY.
+ * - *passed*: the kernel reads the backing file itself. Files that nobody may write (base images), see `Passthrough`.
+ * - *direct*: every read and write comes here, in parallel, and the only page cache is the backing file's. Whatever may
+ *   write, and what was opened with O_DIRECT, or is read beside such handles: nothing can be out of step.
+ * - *cached*: the mount keeps what was read, as long as the file is unchanged.
+ */
+const serveHandle = (namespace: Namespace, node: Node, handle: number, flags: number): number => {
+  const { table, handles, passthrough, mapsDirect, stat } = namespace;
+  const fd = handles.table.fd(handle);
+  const kinds = (flags & O_DIRECT) !== 0 ? HANDLE_ODIRECT : 0;
+  const readOnly = (flags & O_ACCMODE) === O_RDONLY;
+  const uncached = table.uncached(handles.table.slot(handle));
+  const passable = node.passedHandles > 0 || (!uncached && (stat.mode & WRITE_BITS) === 0);
+  if (readOnly && passable && passthrough.open(node, fd)) {
+    handles.table.setKinds(handle, kinds | HANDLE_PASSED);
+    return OpenReplyFlag.PASSTHROUGH;
+  }
+  if (node.passedHandles > 0) return -Errno.ETXTBSY;
+  const writes = !readOnly && mapsDirect;
+  if (writes || uncached || node.directHandles > 0 || (flags & O_DIRECT) !== 0) {
+    handles.table.setKinds(handle, kinds | HANDLE_DIRECT);
+    node.directHandles++;
+    return DIRECT;
+  }
+  handles.table.setKinds(handle, kinds | HANDLE_CACHED);
+  node.cachedHandles++;
+  const stamp = contentStamp(stat, systemClock.wall());
+  const keep = stamp !== '' && stamp === node.stamp;
+  node.stamp = stamp;
+  return keep ? OpenReplyFlag.KEEP_CACHE : 0;
+};
 
 /** Makes a handle of `fd`, the file of `node`, which it takes over, and puts `fuse_open_out` at word `at`; 16 or -errno. */
 const openHandle = (namespace: Namespace, node: Node, fd: number, flags: number, at: number): number => {
-  const { registry, handles, table, stat, reply } = namespace;
+  const { registry, handles, stat, reply } = namespace;
   const slot = registry.acquire(stat.device, stat.inode, fd);
-  const direct = (flags & O_DIRECT) !== 0;
-  const handle = slot === NO_SLOT ? -1 : handles.allocate(fd, slot, direct ? HANDLE_DIRECT : 0);
+  const handle = slot === NO_SLOT ? -1 : handles.allocate(fd, slot);
   if (handle < 0) {
     if (slot !== NO_SLOT) registry.release(slot);
     close(fd);
@@ -55,14 +92,13 @@ const openHandle = (namespace: Namespace, node: Node, fd: number, flags: number,
   }
   handles.table.setPrivileged(slot, (stat.mode & (S_ISUID | S_ISGID)) !== 0);
   putU64(reply.words, at, handle);
-  if (direct || table.uncached(slot))
-    reply.words[at + 2] = OpenReplyFlag.DIRECT_IO | OpenReplyFlag.PARALLEL_DIRECT_WRITES;
-  else {
-    const stamp = contentStamp(stat, systemClock.wall());
-    reply.words[at + 2] = stamp !== '' && stamp === node.stamp ? OpenReplyFlag.KEEP_CACHE : 0;
-    node.stamp = stamp;
+  const openFlags = serveHandle(namespace, node, handle, flags);
+  if (openFlags < 0) {
+    closeHandle(namespace, handle);
+    return openFlags;
   }
-  reply.words[at + 3] = 0;
+  reply.words[at + 2] = openFlags;
+  reply.words[at + 3] = node.backingId;
   return 16;
 };
 
@@ -147,12 +183,20 @@ const finishFile = (
   return result;
 };
 
-export const release: Operation = (namespace, request) => {
-  const { handles, registry } = namespace;
-  const handle = request.u32(10);
+const closeHandle = ({ handles, registry }: Namespace, handle: number): void => {
   const slot = handles.table.slot(handle);
   close(handles.table.fd(handle));
   handles.free(handle);
   registry.release(slot);
+};
+
+export const release: Operation = (namespace, request) => {
+  const handle = request.u32(10);
+  const kinds = namespace.handles.table.kinds(handle);
+  const node = nodeOf(namespace, request.nodeId);
+  if ((kinds & HANDLE_PASSED) !== 0) namespace.passthrough.close(node);
+  else if ((kinds & HANDLE_DIRECT) !== 0) node.directHandles--;
+  else node.cachedHandles--;
+  closeHandle(namespace, handle);
   return 0;
 };

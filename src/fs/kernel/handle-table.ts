@@ -6,10 +6,14 @@ const HANDLES_MAX = 262_144;
 const HANDLE_WORDS = 4;
 const FD = 0;
 const SLOT = 1;
-const FLAGS = 2;
+const KINDS = 2;
 
 /** The backing descriptor was opened with O_DIRECT. */
-export const HANDLE_DIRECT = 1;
+export const HANDLE_ODIRECT = 1;
+/** How the kernel serves the handle, see `serveHandle`. */
+export const HANDLE_PASSED = 2;
+export const HANDLE_DIRECT = 4;
+export const HANDLE_CACHED = 8;
 
 /**
  * Open files by handle, in shared memory: the owner of the namespace writes, data workers read. The kernel does not
@@ -33,8 +37,9 @@ export class HandleTable {
   slot(handle: number): ImageSlot {
     return this.#words[handle * HANDLE_WORDS + SLOT]!;
   }
-  flags(handle: number): number {
-    return this.#words[handle * HANDLE_WORDS + FLAGS]!;
+  /** `HANDLE_*` bits. */
+  kinds(handle: number): number {
+    return this.#words[handle * HANDLE_WORDS + KINDS]!;
   }
   privileged(slot: ImageSlot): boolean {
     return this.#privileged[slot] !== 0;
@@ -43,11 +48,15 @@ export class HandleTable {
     this.#privileged[slot] = privileged ? 1 : 0;
   }
 
-  set(handle: number, fd: number, slot: ImageSlot, flags: number): void {
+  setKinds(handle: number, kinds: number): void {
+    this.#words[handle * HANDLE_WORDS + KINDS] = kinds;
+  }
+
+  set(handle: number, fd: number, slot: ImageSlot): void {
     const at = handle * HANDLE_WORDS;
     this.#words[at + FD] = fd;
     this.#words[at + SLOT] = slot;
-    this.#words[at + FLAGS] = flags;
+    this.#words[at + KINDS] = 0;
   }
 }
 
@@ -63,18 +72,18 @@ export class HandleAllocator {
   }
 
   /** The new handle, or -1 when `HANDLES_MAX` are open. */
-  allocate(fd: number, slot: ImageSlot, flags: number): number {
+  allocate(fd: number, slot: ImageSlot): number {
     const handle = this.#free.pop() ?? this.#next;
     if (handle >= HANDLES_MAX) return -1;
     if (handle === this.#next) this.#next++;
-    this.table.set(handle, fd, slot, flags);
+    this.table.set(handle, fd, slot);
     this.#open.add(handle);
     return handle;
   }
 
   free(handle: number): void {
     assert(this.#open.delete(handle), `handle ${handle} is not open`);
-    this.table.set(handle, -1, -1, 0);
+    this.table.set(handle, -1, -1);
     this.#free.push(handle);
   }
 

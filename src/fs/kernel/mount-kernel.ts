@@ -17,6 +17,7 @@ import {
   unmountFuse,
 } from './mount-point.js';
 import { RequestRing } from './request-ring.js';
+import type { Session } from './session-init.js';
 import { initSession } from './session-init.js';
 import type { DataWorkerSetup, FromThread, OwnerSetup } from './thread-messages.js';
 import { OWNER_WAKE_REQUEST, StopFlag } from './thread-messages.js';
@@ -66,7 +67,13 @@ class KernelMount implements MountedFileSystem {
   readonly #owner: Thread;
   #crashed = false;
 
-  constructor(options: MountOptions, mountpoint: string, rootFd: number, fuseFds: readonly number[]) {
+  constructor(
+    options: MountOptions,
+    mountpoint: string,
+    rootFd: number,
+    fuseFds: readonly number[],
+    session: Session,
+  ) {
     this.#mountpoint = mountpoint;
     this.#log = options.log;
     const shared = {
@@ -104,6 +111,8 @@ class KernelMount implements MountedFileSystem {
       notifyFd: fuseFds[0]!,
       rings,
       fuseFds,
+      passthrough: session.passthrough,
+      mapsDirect: session.mapsDirect,
     };
     this.#owner = startThread('./owner-thread.js', setup, [port2, store.port2], options.log);
     this.ends = {
@@ -176,9 +185,9 @@ export const mountKernel = async (options: MountOptions): Promise<MountedFileSys
   });
   mountFuse(fuseFds[0]!, imageDir, mountpoint);
   undo.defer(() => unmountFuse(mountpoint, MNT_DETACH | MNT_FORCE));
-  const { kernelMinor } = initSession(fuseFds[0]!);
+  const session = initSession(fuseFds[0]!, options.passthrough);
   while (fuseFds.length < workers) fuseFds.push(cloneFuseDevice(fuseFds[0]!));
-  const mounted = new KernelMount(options, mountpoint, rootFd, fuseFds);
+  const mounted = new KernelMount(options, mountpoint, rootFd, fuseFds, session);
   undo.keep();
   try {
     await mounted.ready;
@@ -187,6 +196,12 @@ export const mountKernel = async (options: MountOptions): Promise<MountedFileSys
     await mounted.closed;
     throw new MigrateFsError('INTERNAL', 'the file system threads did not start', { cause });
   }
-  options.log('info', 'mounted', { imageDir, mountpoint, workers, kernelProtocol: `7.${kernelMinor}` });
+  options.log('info', 'mounted', {
+    imageDir,
+    mountpoint,
+    workers,
+    kernelProtocol: `7.${session.kernelMinor}`,
+    passthrough: session.passthrough,
+  });
   return mounted;
 };

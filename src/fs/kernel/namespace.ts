@@ -9,6 +9,7 @@ import { VALID_SECONDS } from './attributes.js';
 import type { DirectoryHandles } from './directory-reader.js';
 import type { HandleAllocator } from './handle-table.js';
 import type { Node, NodeTable } from './node-table.js';
+import type { Passthrough } from './passthrough.js';
 import type { ReplyBuffer } from './reply.js';
 import type { RequestView } from './request.js';
 
@@ -26,6 +27,9 @@ export interface Namespace {
   readonly handles: HandleAllocator;
   readonly directories: DirectoryHandles;
   readonly io: ImageIo;
+  readonly passthrough: Passthrough;
+  /** The kernel can map files that are open without its page cache (Linux 6.6). */
+  readonly mapsDirect: boolean;
   readonly reply: ReplyBuffer;
   /** Scratch: holds what the last call of an operation found. */
   readonly stat: StatBuffer;

@@ -16,6 +16,12 @@ export interface Node {
   lookups: number;
   /** The file's content as of the last cached open, see `contentStamp`; empty: unknown. */
   stamp: string;
+  /** Open handles by how the kernel serves them, see `serveHandle`. */
+  cachedHandles: number;
+  directHandles: number;
+  passedHandles: number;
+  /** The kernel's name for the backing file while `passedHandles` is not 0. */
+  backingId: number;
 }
 
 /** Nodes by id and by (device, inode). Ids are never used twice. */
@@ -41,7 +47,18 @@ export class NodeTable {
 
   /** Takes over the O_PATH descriptor of an inode that is not in the table. */
   adopt(fd: number, device: number, inode: InodeNumber): Node {
-    const node: Node = { id: this.#nextId++, fd, device, inode, lookups: 0, stamp: '' };
+    const node: Node = {
+      id: this.#nextId++,
+      fd,
+      device,
+      inode,
+      lookups: 0,
+      stamp: '',
+      cachedHandles: 0,
+      directHandles: 0,
+      passedHandles: 0,
+      backingId: 0,
+    };
     this.#byId.set(node.id, node);
     const inodes = this.#devices.get(device);
     if (inodes) {

@@ -48,6 +48,7 @@ import { create, createTemporary, open, release } from './file-operations.js';
 import { HandleAllocator, HandleTable } from './handle-table.js';
 import type { Namespace, Operation } from './namespace.js';
 import { NodeTable } from './node-table.js';
+import { Passthrough } from './passthrough.js';
 import { NOTIFY_INVAL_INODE, Opcode } from './protocol.js';
 import { NO_REPLY, ReplyBuffer } from './reply.js';
 import { RequestView } from './request.js';
@@ -133,6 +134,15 @@ const createNamespace = (truncations: RoutedTruncations, table: ImageTable): Nam
     handles: new HandleAllocator(new HandleTable(setup.handles)),
     directories: new DirectoryHandles(),
     io,
+    mapsDirect: setup.mapsDirect,
+    passthrough: new Passthrough(setup.notifyFd, setup.passthrough, (errno) =>
+      tell({
+        type: 'log',
+        level: 'info',
+        message: 'the kernel takes no backing files here',
+        fields: { errno },
+      }),
+    ),
     reply: new ReplyBuffer(READDIR_BYTES_MAX),
     stat,
     truncateRouted: (slot, fd, size, finish) => truncations.begin(slot, fd, size, finish),

@@ -84,13 +84,14 @@ export const InitFlag = {
 } as const;
 
 /** Bits 32 to 63 of the flags, in `flags2`. */
-export const InitFlag2 = { DIRECT_IO_ALLOW_MMAP: 1 << 4 } as const;
+export const InitFlag2 = { DIRECT_IO_ALLOW_MMAP: 1 << 4, PASSTHROUGH: 1 << 5 } as const;
 
 export const OpenReplyFlag = {
   DIRECT_IO: 1 << 0,
   KEEP_CACHE: 1 << 1,
   NOFLUSH: 1 << 5,
   PARALLEL_DIRECT_WRITES: 1 << 6,
+  PASSTHROUGH: 1 << 7,
 } as const;
 
 export const SetattrValid = {

@@ -40,14 +40,21 @@ const WANTED =
   InitFlag.SETXATTR_EXT |
   InitFlag.INIT_EXT;
 
-interface Session {
+/** Backing files may not be on a stacked file system (overlayfs) themselves. */
+const STACK_DEPTH_MAX = 1;
+
+export interface Session {
   readonly kernelMinor: number;
+  /** The kernel can read backing files itself. */
+  readonly passthrough: boolean;
+  /** It can map files that are open without its page cache. */
+  readonly mapsDirect: boolean;
 }
 
 /**
  * Reads the INIT request, the first on a fresh mount, and answers it. FAILED_PRECONDITION: the kernel is too old.
  */
-export const initSession = (fuseFd: number): Session => {
+export const initSession = (fuseFd: number, wantPassthrough: boolean): Session => {
   const request = new Uint32Array(REQUEST_BYTES_MAX / 4);
   const length = readRequest(fuseFd, new Uint8Array(request.buffer));
   const reply = new ReplyBuffer(INIT_OUT_BYTES);
@@ -72,9 +79,14 @@ export const initSession = (fuseFd: number): Session => {
   out[5] = TRANSFER_BYTES_MAX;
   out[6] = NANOSECONDS;
   out[7] = TRANSFER_PAGES_MAX;
-  out[8] = (flags! & InitFlag.INIT_EXT) === 0 ? 0 : InitFlag2.DIRECT_IO_ALLOW_MMAP & flags2!;
+  const offered = (flags! & InitFlag.INIT_EXT) === 0 ? 0 : flags2!;
+  const flags2Out =
+    offered & (InitFlag2.DIRECT_IO_ALLOW_MMAP | (wantPassthrough ? InitFlag2.PASSTHROUGH : 0));
+  const passthrough = (flags2Out & InitFlag2.PASSTHROUGH) !== 0;
+  out[8] = flags2Out;
+  out[9] = passthrough ? STACK_DEPTH_MAX : 0;
   reply.send(fuseFd, request[2]!, request[3]!, INIT_OUT_BYTES);
-  return { kernelMinor: minor! };
+  return { kernelMinor: minor!, passthrough, mapsDirect: (flags2Out & InitFlag2.DIRECT_IO_ALLOW_MMAP) !== 0 };
 };
 
 const readRequest = (fuseFd: number, buffer: Uint8Array): number => {

@@ -28,6 +28,8 @@ export interface OwnerSetup extends Setup {
   readonly rings: readonly SharedArrayBuffer[];
   readonly fuseFds: readonly number[];
   readonly storePort: MessagePort;
+  readonly passthrough: boolean;
+  readonly mapsDirect: boolean;
 }
 
 export type FromThread =
