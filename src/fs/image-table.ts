@@ -117,11 +117,7 @@ export class GraceCounters {
    * Resolves once every thread that is inside one of the images now has left. `turn` yields between looks (injected
    * for the model).
    */
-  async elapsed(
-    slots: readonly ImageSlot[],
-    turn: () => Promise<void>,
-    signal?: AbortSignal,
-  ): Promise<void> {
+  async elapsed(slots: readonly ImageSlot[], turn: () => Promise<void>, signal?: AbortSignal): Promise<void> {
     const inside: { word: number; seen: number }[] = [];
     for (let word = COUNT; word < this.#words.length; word += PARTICIPANT_WORDS) {
       const seen = Atomics.load(this.#words, word);

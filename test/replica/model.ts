@@ -83,7 +83,7 @@ class MarkFirstIo {
   }
 
   #change(offset: number, length: number, perform: () => number): number {
-    this.#grace.enter(this.#id);
+    this.#grace.enter(this.#id, SLOT);
     try {
       const mode = this.#table.mode(SLOT);
       if (mode === ImageMode.routed) return ROUTED;
@@ -393,7 +393,7 @@ export class Model {
   #beginGrace(): void {
     this.#graceOver = this.#broken === 'no-grace';
     void this.#grace
-      .elapsed(() => new Promise((resolve) => setImmediate(resolve)))
+      .elapsed([SLOT], () => new Promise((resolve) => setImmediate(resolve)))
       .then(() => {
         this.#graceOver = true;
       });

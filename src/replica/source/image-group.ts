@@ -1,3 +1,4 @@
+import type { ImageSlot } from '../../fs/image-table.js';
 import { MigrateFsError } from '../../leaves/errors.js';
 import type { Bytes } from '../../leaves/units.js';
 import { bytes, MiB } from '../../leaves/units.js';
@@ -56,6 +57,10 @@ export class ImageGroup {
   /** Nothing dirty, nothing in flight. Exact once every change is routed. */
   get clean(): boolean {
     return this.images.every((image) => image.clean);
+  }
+
+  get slots(): readonly ImageSlot[] {
+    return this.images.map(({ pinned }) => pinned.slot);
   }
 
   /** Keeps the images from being closed until `promise` is settled; returns it. */
@@ -136,7 +141,7 @@ export class ImageGroup {
     if (this.#converging) return;
     this.#converging = true;
     for (const image of this.images) image.route();
-    await grace.elapsed(turn, signal);
+    await grace.elapsed(this.slots, turn, signal);
     signal.throwIfAborted();
     for (const image of this.images) image.mirror();
   }

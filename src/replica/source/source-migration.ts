@@ -237,7 +237,7 @@ export class SourceMigration {
     if (!this.#offered) this.group.idle();
     this.wire.detach()?.close();
     this.#stage.abort(new Error('the daemon is stopping'));
-    await this.#environment.grace.elapsed(this.#environment.turn);
+    await this.#environment.grace.elapsed(this.group.slots, this.#environment.turn);
   }
 
   snapshot(): MigrationSnapshot {
@@ -451,7 +451,7 @@ export class SourceMigration {
   #idle(): void {
     this.group.idle();
     const { grace, turn } = this.#environment;
-    this.#idled = grace.elapsed(turn, this.#stopping.signal).catch(() => {});
+    this.#idled = grace.elapsed(this.group.slots, turn, this.#stopping.signal).catch(() => {});
   }
 
   async #release(): Promise<void> {

@@ -51,7 +51,8 @@ export const startMigration = async (
     try {
       for (const image of images) hooks.register(image, migration);
       for (const image of images) image.track(Number.isFinite(request.diskLimit));
-      await environment.grace.elapsed(environment.turn);
+      const slots = pins.map(({ slot }) => slot);
+      await environment.grace.elapsed(slots, environment.turn);
     } catch (error) {
       for (const image of images) image.idle();
       migration.abandon();

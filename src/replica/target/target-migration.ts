@@ -458,7 +458,8 @@ export class TargetMigration {
   /** Gives the pins back once no participant can hand over a change that it decided on under an earlier mode. */
   async #release(remove: boolean): Promise<void> {
     const { grace, turn } = this.#context;
-    await grace.elapsed(turn);
+    const slots = this.images.map(({ slot }) => slot);
+    await grace.elapsed(slots, turn);
     await turn();
     await releaseAll(this.#context, this.images, remove);
     this.#released(this);
