@@ -1,9 +1,12 @@
-import { type FioOptions, runFioOk } from '../test/support/fio.js';
+import { type FioOptions, type FioJob as FioResultJob, runFioOk } from '../test/support/fio.js';
 
 /** One fio run against one file. */
 export interface FioJob {
   readonly file: string;
-  readonly rw: 'randread' | 'randwrite' | 'read' | 'write' | 'randrw';
+  /** `rw` and `randrw` open the file for both, whatever `readShare` is; reads alone open it for reading only. */
+  readonly rw: 'randread' | 'randwrite' | 'read' | 'write' | 'rw' | 'randrw';
+  /** Percent of the requests that are reads, for `rw` and `randrw`. */
+  readonly readShare?: number;
   /** Bytes of one request, or a fio `bssplit` such as `4k/50:64k/50`. */
   readonly block: number | string;
   /** Parallel jobs; each works on its own region of the file. */
@@ -22,17 +25,28 @@ export interface FioJob {
 }
 
 export interface FioFigures {
+  /** Both directions together, as the rates are. */
   readonly bytes: number;
   readonly seconds: number;
   readonly bytesPerSecond: number;
   readonly iops: number;
-  /** Completion latency, microseconds. */
+  /** Completion latency, microseconds; of the reads where a job does both. */
   readonly p50: number;
   readonly p99: number;
+  /** CPU seconds of the jobs' own threads, user and system: what the caller pays, the kernel's part in its calls included. */
+  readonly callerCpu: number;
 }
 
-const fioOptions = (job: FioJob): FioOptions => ({
+/** fio(1), JSON output: percentages of `job_runtime`, which is the sum of all jobs' milliseconds. */
+interface CpuUse {
+  readonly usr_cpu: number;
+  readonly sys_cpu: number;
+  readonly job_runtime: number;
+}
+
+export const fioOptions = (job: FioJob): FioOptions => ({
   rw: job.rw,
+  ...(job.readShare === undefined ? {} : { rwmixread: job.readShare }),
   ...(typeof job.block === 'number' ? { bs: job.block } : { bssplit: job.block }),
   numjobs: job.jobs,
   size: Math.floor(job.span / job.jobs),
@@ -52,17 +66,27 @@ const fioOptions = (job: FioJob): FioOptions => ({
   ...job.extra,
 });
 
+/** What one job, or one group of jobs, of fio's report says. */
+export const figuresOf = (result: FioResultJob): FioFigures => {
+  const { read, write } = result;
+  const { usr_cpu, sys_cpu, job_runtime } = result as FioResultJob & CpuUse;
+  const latencies = (read.total_ios > 0 ? read : write).clat_ns.percentile;
+  const micros = (percentile: string): number => (latencies?.[percentile] ?? Number.NaN) / 1000;
+  const bytes = read.io_bytes + write.io_bytes;
+  const bytesPerSecond = read.bw_bytes + write.bw_bytes;
+  return {
+    bytes,
+    seconds: bytes / bytesPerSecond,
+    bytesPerSecond,
+    iops: read.iops + write.iops,
+    p50: micros('50.000000'),
+    p99: micros('99.000000'),
+    callerCpu: ((usr_cpu + sys_cpu) / 100) * (job_runtime / 1000),
+  };
+};
+
 /** Runs one job; an I/O error of the job is an error here. */
 export const measureFio = async (job: FioJob, signal?: AbortSignal): Promise<FioFigures> => {
   const [result] = await runFioOk(fioOptions(job), signal);
-  const side = job.rw.endsWith('read') ? result!.read : result!.write;
-  const micros = (percentile: string): number => (side.clat_ns.percentile?.[percentile] ?? Number.NaN) / 1000;
-  return {
-    bytes: side.io_bytes,
-    seconds: side.io_bytes / side.bw_bytes,
-    bytesPerSecond: side.bw_bytes,
-    iops: side.iops,
-    p50: micros('50.000000'),
-    p99: micros('99.000000'),
-  };
+  return figuresOf(result!);
 };

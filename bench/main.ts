@@ -1,12 +1,11 @@
 /** `npm run bench -- fs|migrate [options]`: measurements against peers in the same run. Not a test. */
 import { Command, InvalidArgumentError } from 'commander';
 import { withCleanup } from '../test/support/cleanup.js';
-import type { ContenderName } from './contender.js';
+import { CONTENDERS, type ContenderName } from './contender.js';
 import { benchFs } from './fs-bench.js';
 import { benchMigrate } from './migrate-bench.js';
 
 const MIB = 1024 * 1024;
-const ALL: readonly ContenderName[] = ['migratefs', 'bare', 'bindfs', 'passthrough_hp', 'fuse-native'];
 
 const count = (text: string): number => {
   const value = Number(text);
@@ -16,8 +15,8 @@ const count = (text: string): number => {
 
 const names = (text: string): readonly ContenderName[] => {
   const list = text.split(',') as ContenderName[];
-  const unknown = list.find((name) => !ALL.includes(name));
-  if (unknown !== undefined) throw new InvalidArgumentError(`${unknown} is none of ${ALL.join(', ')}`);
+  const unknown = list.find((name) => !CONTENDERS.includes(name));
+  if (unknown !== undefined) throw new InvalidArgumentError(`${unknown} is none of ${CONTENDERS.join(', ')}`);
   return list;
 };
 
@@ -28,16 +27,18 @@ const program = new Command('bench').description(
 program
   .command('fs')
   .description(
-    'an idle mount against bindfs, libfuse passthrough_hp, the fuse-native transport, the bare directory',
+    'an idle mount against bindfs, libfuse passthrough_hp, QEMU, the fuse-native transport, the bare directory',
   )
   .option('--rounds <n>', 'measurements of each cell', count, 5)
   .option('--seconds <n>', 'longest measurement', count, 2)
-  .option('--only <text>', 'only rows whose name contains this', '')
+  .option('--only <text>', 'only rows whose name contains this; also: isolation, metadata', '')
   .option('--size <MiB>', 'size of the image', count, 1024)
   .option('--dir <path>', 'where images are made; tmpfs', '/dev/shm')
-  .option('--files <n>', 'files of the metadata row, 0: none', count, 2000)
+  .option('--files <n>', 'files of the metadata rows, 0: none', count, 2000)
   .option('--workers <n>', 'data workers of our daemon', count)
-  .option('--who <names>', 'contenders, separated by commas', names, ALL)
+  .option('--who <names>', 'contenders, separated by commas', names, CONTENDERS)
+  .option('--awake', 'keep the CPUs from halting while nothing runs, with loops of the lowest priority')
+  .option('--json <file>', 'writes everything measured to this file')
   .option(
     '--passthrough-hp <path>',
     'libfuse example program (environment: PASSTHROUGH_HP)',
