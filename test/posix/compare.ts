@@ -11,7 +11,7 @@ export type Exclusions = Readonly<Record<string, string>>;
 
 export const TRANSPORTS: readonly Transport[] = ['kernel', 'fuse-native'];
 
-const transcriptOf = (body: Case, parent: string, folder: string): readonly string[] => {
+const performed = (body: Case, parent: string, folder: string): Workbench => {
   const bench = new Workbench(join(parent, folder));
   mkdirSync(bench.folder);
   try {
@@ -19,7 +19,7 @@ const transcriptOf = (body: Case, parent: string, folder: string): readonly stri
   } finally {
     bench.closeAll();
   }
-  return bench.transcript;
+  return bench;
 };
 
 /** One test for each case: what the mount answered equals what the plain folder answered. */
@@ -35,9 +35,11 @@ export const runCases = (
     const folder = `case-${number++}`;
     const skip = exclusions[name];
     void test.test(name, skip === undefined ? {} : { skip }, async (t) => {
-      const wanted = transcriptOf(body, plain, folder);
-      t.ok(wanted.length > 0, 'the case calls something');
-      t.strictSame(transcriptOf(body, mount, folder), wanted, 'the mount answers like a plain folder');
+      const wanted = performed(body, plain, folder);
+      t.ok(wanted.transcript.length > 0, 'the case calls something');
+      t.strictSame(wanted.faults, [], 'the plain folder answers what the case expects');
+      const found = performed(body, mount, folder).transcript;
+      t.strictSame(found, wanted.transcript, 'the mount answers like a plain folder');
     });
   }
 };

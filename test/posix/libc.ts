@@ -31,6 +31,8 @@ export const libc = {
   pwrite: bind('int64_t pwrite(int fd, const void *buffer, size_t length, int64_t offset)'),
   lseek: bind('int64_t lseek(int fd, int64_t offset, int whence)'),
   fallocate: bind('int fallocate(int fd, int mode, int64_t offset, int64_t length)'),
+  clockGettime: bind('int clock_gettime(int clock, void *time)'),
+  getdents64: bind('int64_t getdents64(int fd, void *buffer, size_t length)'),
   truncate: bind('int truncate(const void *path, int64_t size)'),
   ftruncate: bind('int ftruncate(int fd, int64_t size)'),
   fsync: bind('int fsync(int fd)'),
@@ -71,6 +73,14 @@ export const libc = {
   munmap: bind('int munmap(void *address, size_t length)'),
   msync: bind('int msync(void *address, size_t length, int flags)'),
 } as const;
+
+const posixFallocateCall = library.func(
+  'int posix_fallocate(int fd, int64_t offset, int64_t length)',
+) as Call;
+
+/** posix_fallocate(3) returns the error itself: here 0, or -errno like the rest. */
+export const posixFallocate = (fd: number, offset: number, length: number): number =>
+  0 - posixFallocateCall(fd, offset, length);
 
 /** These return the previous value, never an error. They change the calling thread alone (setfsuid(2)). */
 const setfsuid = library.func('int setfsuid(unsigned int uid)');

@@ -5,7 +5,7 @@
 import { spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { constants, lstatSync, readdirSync, readlinkSync, statfsSync, statSync } from 'node:fs';
-import { asUser, errnoName, libc } from './libc.js';
+import { asUser, errnoName, libc, posixFallocate } from './libc.js';
 
 /** A name below the folder: text, or raw bytes where text cannot say it. */
 export type Name = string | Buffer;
@@ -68,6 +68,8 @@ const codeOf = (error: unknown): string => (error as NodeJS.ErrnoException).code
 export class Workbench {
   readonly folder: string;
   readonly transcript: string[] = [];
+  /** Answers that were not what the case says they must be. */
+  readonly faults: string[] = [];
   readonly #descriptors = new Set<number>();
 
   constructor(folder: string) {
@@ -77,6 +79,16 @@ export class Workbench {
   /** Adds a line to the transcript. */
   note(what: string, outcome: unknown): void {
     this.transcript.push(`${what}: ${String(outcome)}`);
+  }
+
+  /** Every call in `body` must answer `wanted`: an error by its name, or a result. */
+  expect(wanted: string | number, body: () => void): void {
+    const from = this.transcript.length;
+    body();
+    const lines = this.transcript.slice(from);
+    if (lines.length === 0) this.faults.push(`no call answers ${wanted}`);
+    for (const line of lines)
+      if (!line.endsWith(`: ${wanted}`)) this.faults.push(`${line} instead of ${wanted}`);
   }
 
   path(name: Name): string {
@@ -191,6 +203,20 @@ export class Workbench {
 
   copyRange(from: number, to: number, length: number): void {
     this.#said(`copy_file_range ${length}`, libc.copyFileRange(from, null, to, null, length, 0));
+  }
+
+  /** copy_file_range(2) between places given, not at the descriptors' own. */
+  copyRangeAt(from: number, fromOffset: number, to: number, toOffset: number, length: number): void {
+    const places = [fromOffset, toOffset].map((offset) => new BigInt64Array([BigInt(offset)]));
+    this.#said(
+      `copy_file_range ${length} @${fromOffset} to @${toOffset}`,
+      libc.copyFileRange(from, places[0], to, places[1], length, 0),
+    );
+    this.note('places', places.join(' '));
+  }
+
+  posixFallocate(fd: number, offset: number, length: number): void {
+    this.#said(`posix_fallocate ${offset}+${length}`, posixFallocate(fd, offset, length));
   }
 
   flock(fd: number, operation: number): void {
