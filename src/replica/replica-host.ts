@@ -21,10 +21,8 @@ import { remotePort } from '../leaves/port-rpc.js';
 import type { TlsIdentity } from '../leaves/tls-identity.js';
 import { TokenBucket } from '../leaves/token-bucket.js';
 import type { Bytes, BytesPerSecond, Millis } from '../leaves/units.js';
-import { bytes } from '../leaves/units.js';
 import { RoutedRequests, wakeParticipant } from './routed-requests.js';
 import { BufferPool } from './source/buffer-pool.js';
-import { EXTENT_BYTES_MAX } from './source/copier.js';
 import type { Log, SourceEnvironment } from './source/environment.js';
 import type { SourceImage } from './source/source-image.js';
 import type { SourceMigration } from './source/source-migration.js';
@@ -88,7 +86,7 @@ export class ReplicaHost implements MigrationControl {
       store,
       hostBucket: new TokenBucket(clock, netLimit),
       turns: new Bottleneck({ maxConcurrent: COPY_BATCHES_MAX }),
-      buffers: new BufferPool(bytes(Math.max(EXTENT_BYTES_MAX, blockSize))),
+      buffers: new BufferPool(),
       blockSize,
       instance,
       hostname,
@@ -262,6 +260,9 @@ export class ReplicaHost implements MigrationControl {
   }
 
   #publish(snapshot: MigrationSnapshot): void {
+    // A host that migrates nothing holds no more memory than before it ever did.
+    if (isFinal(snapshot.state) && [...this.#sources.values()].every(({ state }) => isFinal(state)))
+      this.#environment.buffers.clear();
     for (const listener of this.#listeners) listener(snapshot);
   }
 

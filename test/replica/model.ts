@@ -156,7 +156,7 @@ export class Model {
       calls: memoryCalls(this.#source, () => () => {}),
       port: this.#port,
       wire: this.#wire,
-      buffers: new BufferPool(bytes(EXTENT_BYTES)),
+      buffers: new BufferPool(),
       counters: { sent: () => {}, acked: () => {}, written: () => {} },
       takeDisk: () => undefined,
       takeNet: () => undefined,

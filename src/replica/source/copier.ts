@@ -90,7 +90,7 @@ export class Copier {
   async #transfer(offset: number, length: number): Promise<number> {
     const { port, wire, buffers, image, counters } = this.#options;
     const segments = port.segments(offset, length);
-    const buffer = segments.some((segment) => segment.data) ? buffers.take() : null;
+    const buffer = segments.some((segment) => segment.data) ? buffers.take(length) : null;
     let parts: Segment[];
     try {
       parts = buffer ? await this.#read(buffer, offset, segments) : segments;

@@ -24,7 +24,7 @@ export const resync = async (
   let marked = 0;
   let failure: unknown;
   const compare = async (offset: number, length: number): Promise<void> => {
-    const buffer = buffers.take();
+    const buffer = buffers.take(length);
     const read = await image.port.read(buffer.subarray(0, length), offset);
     const digest = createHash('sha256').update(buffer.subarray(0, read)).digest();
     buffers.give(buffer);

@@ -69,6 +69,8 @@ export class SourceMigration {
   readonly #stopping = new AbortController();
   readonly startedAt: Millis;
   #state: MigrationState = 'preparing';
+  /** What is reported from then on. */
+  #endSnapshot: MigrationSnapshot | undefined;
   /** What the target is told before the source enters it itself. */
   #announced: MigrationState | undefined;
   #error: PlainError | undefined;
@@ -241,6 +243,7 @@ export class SourceMigration {
   }
 
   snapshot(): MigrationSnapshot {
+    if (this.#endSnapshot) return this.#endSnapshot;
     return {
       ...describeTransfer(this),
       ...(this.#endedAt === undefined ? {} : { endedAt: this.#endedAt }),
@@ -573,7 +576,11 @@ export class SourceMigration {
     if (isFinal(next)) this.#endedAt = this.#environment.clock.wall();
     this.#tellPhase();
     this.#environment.publish(this.snapshot());
-    if (isFinal(next)) this.#resolveFinal();
+    if (!isFinal(next)) return;
+    // It is listed for long; its images and their bitmaps go.
+    this.#endSnapshot = { ...this.snapshot(), netRate: 0, writeRate: 0, dirtyRate: 0 };
+    this.group.images.length = 0;
+    this.#resolveFinal();
   }
 
   get #phase(): { phase: migratefs.data.Phase.$Properties } {

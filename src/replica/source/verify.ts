@@ -89,7 +89,7 @@ const localDigest = async (
   length: number,
 ): Promise<Buffer> => {
   const hash = createHash('sha256');
-  const buffer = buffers.take();
+  const buffer = buffers.take(Math.min(EXTENT_BYTES_MAX, length));
   try {
     for (let at = offset; at < offset + length; ) {
       const part = buffer.subarray(0, Math.min(EXTENT_BYTES_MAX, offset + length - at));
