@@ -199,6 +199,8 @@ export const mount = bind<
 export const umount2 = bind<[target: Uint8Array, flags: number]>(
   'int umount2(const void *target, int flags)',
 );
+/** Ends the process without waiting for its threads; nothing is cleaned up. */
+export const exitNow = bind<[code: number]>('void _exit(int code)');
 /** Acts on the calling thread only. */
 export const unshare = bind<[flags: number]>('int unshare(int flags)');
 /** Returns the previous mask; it belongs to the process, or to the thread after `unshare(CLONE_FS)`. */

@@ -25,6 +25,11 @@ export interface MountedFileSystem {
    */
   unmount(options: { lazy: boolean }): Promise<void>;
   /**
+   * Tells of every request, by the kernel's number, whose caller got a signal; it may have been handed over to be
+   * routed. Absent: the transport is not told.
+   */
+  onInterrupt?(listener: (unique: bigint) => void): void;
+  /**
    * Resolves when the mount is gone, however it went (umount(8) by an administrator included). Rejects when it went
    * because a part of it has crashed.
    */

@@ -9,7 +9,13 @@ import type { ImageSlot } from './image-table.js';
 /** How the replica thread answers a routed request. */
 export type ReplyToken =
   /** Write a fuse_out_header to this /dev/fuse descriptor. */
-  | { readonly kind: 'kernel'; readonly fuseFd: number; readonly unique: bigint }
+  | {
+      readonly kind: 'kernel';
+      readonly fuseFd: number;
+      readonly unique: bigint;
+      /** Thread that made the request. */
+      readonly caller: number;
+    }
   /** Post a `RoutedResult` back through the port it came from (and wake the participant). */
   | { readonly kind: 'port'; readonly id: number };
 

@@ -9,10 +9,10 @@ export const alignedBytes = (length: number, at: number): Uint8Array<ArrayBuffer
   return memory.subarray((PAGE_BYTES - past) % PAGE_BYTES).subarray(0, length);
 };
 
-/** A copy of `source` in memory of its own, not zeroed first, that begins on a page boundary. */
-export const alignedCopy = (source: Uint8Array): Uint8Array<ArrayBuffer> => {
+/** A copy of `source` in memory of its own, not zeroed first, with the byte at index `at` on a page boundary. */
+export const alignedCopy = (source: Uint8Array, at = 0): Uint8Array<ArrayBuffer> => {
   const memory = Buffer.allocUnsafeSlow(source.length + PAGE_BYTES) as Buffer<ArrayBuffer>;
-  const past = Number(addressOf(memory) % BigInt(PAGE_BYTES));
+  const past = Number((addressOf(memory) + BigInt(at)) % BigInt(PAGE_BYTES));
   const start = (PAGE_BYTES - past) % PAGE_BYTES;
   const copy = new Uint8Array(memory.buffer, start, source.length);
   copy.set(source);

@@ -1,9 +1,10 @@
 import assert from 'node:assert/strict';
-import type { Transferable } from 'node:worker_threads';
-import { MessageChannel, Worker } from 'node:worker_threads';
+import { MessageChannel } from 'node:worker_threads';
+import { pause, systemClock } from '../../leaves/clock.js';
 import { MigrateFsError } from '../../leaves/errors.js';
+import { millis } from '../../leaves/units.js';
 import { GraceCounters, ImageTable, PARTICIPANTS_MAX } from '../image-table.js';
-import { close, MNT_DETACH, MNT_FORCE, raiseOpenFilesLimit } from '../libc.js';
+import { close, exitNow, MNT_DETACH, MNT_FORCE, raiseOpenFilesLimit } from '../libc.js';
 import type { MountedFileSystem, MountOptions } from '../mounted-file-system.js';
 import type { ParticipantEnd } from '../participant.js';
 import { UndoStack } from '../undo-stack.js';
@@ -17,41 +18,19 @@ import {
   unmountFuse,
 } from './mount-point.js';
 import { RequestRing } from './request-ring.js';
+import type { ServiceThread } from './service-thread.js';
+import { startThread } from './service-thread.js';
 import type { Session } from './session-init.js';
 import { initSession } from './session-init.js';
-import type { DataWorkerSetup, FromThread, OwnerSetup } from './thread-messages.js';
+import type { OwnerSetup } from './thread-messages.js';
 import { OWNER_WAKE_REQUEST, StopFlag } from './thread-messages.js';
+import { WorkerCrew } from './worker-crew.js';
 
-/** The owner of the namespace is a participant too. */
-const DATA_WORKERS_MAX = PARTICIPANTS_MAX - 1;
+const DATA_WORKERS_MAX = 64;
+/** How long the end of the mount waits for the owner of the namespace, which may be in a call that does not return. */
+const OWNER_END_MAX = millis(2_000);
 
 type Log = MountOptions['log'];
-
-/** A thread of the mount: `ended` resolves when it has returned, and rejects when it has crashed. */
-interface Thread {
-  readonly ready: Promise<void>;
-  readonly ended: Promise<void>;
-}
-
-const startThread = (file: string, setup: object, transferList: Transferable[], log: Log): Thread => {
-  const worker = new Worker(new URL(file, import.meta.url), { workerData: setup, transferList });
-  const ended = new Promise<void>((resolve, reject) => {
-    worker.once('error', reject);
-    worker.once('exit', (code) => {
-      if (code === 0) resolve();
-      else reject(new Error(`${file} exited with ${code}`));
-    });
-  });
-  const ready = new Promise<void>((resolve, reject) => {
-    worker.on('message', (message: FromThread) => {
-      if (message.type === 'ready') resolve();
-      else log(message.level, message.message, message.fields);
-    });
-    ended.then(() => reject(new Error(`${file} ended early`)), reject);
-  });
-  ready.catch(() => {}); // reported through `ended`
-  return { ready, ended };
-};
 
 /** The threads of one mount and what they share. */
 class KernelMount implements MountedFileSystem {
@@ -63,8 +42,11 @@ class KernelMount implements MountedFileSystem {
   readonly #log: Log;
   readonly #stop = new StopFlag();
   readonly #ownerWake = new SharedArrayBuffer(4);
-  readonly #workers: readonly Thread[];
-  readonly #owner: Thread;
+  readonly #crew: WorkerCrew;
+  readonly #owner: ServiceThread;
+  #onInterrupt: (unique: bigint) => void = () => {};
+  /** Threads that are in calls that do not return, once the mount is gone. */
+  #left: readonly ServiceThread[] = [];
   #crashed = false;
 
   constructor(
@@ -83,28 +65,23 @@ class KernelMount implements MountedFileSystem {
       ownerWake: this.#ownerWake,
       stop: this.#stop.buffer,
     };
-    const participants: ParticipantEnd[] = [];
     const rings = fuseFds.map(() => new RequestRing().buffer);
-    this.#workers = fuseFds.map((fuseFd, index) => {
-      const { port1, port2 } = new MessageChannel();
-      const posted = new SharedArrayBuffer(4);
-      participants.push({ port: port1, wake: posted });
-      const setup: DataWorkerSetup = {
-        ...shared,
-        participant: index,
-        port: port2,
-        fuseFd,
-        ring: rings[index]!,
-        posted,
-      };
-      return startThread('./data-worker.js', setup, [port2], options.log);
+    this.#crew = new WorkerCrew({
+      shared,
+      fuseFds,
+      rings,
+      clock: systemClock,
+      log: options.log,
+      onCrash: (error) => this.#onCrash(error),
+      onInterrupt: (unique) => this.#onInterrupt(unique),
     });
+    const participants: ParticipantEnd[] = [...this.#crew.seats.ends];
     const { port1, port2 } = new MessageChannel();
     const store = new MessageChannel();
     participants.push({ port: port1, wake: this.#ownerWake });
     const setup: OwnerSetup = {
       ...shared,
-      participant: fuseFds.length,
+      participant: PARTICIPANTS_MAX - 1,
       port: port2,
       storePort: store.port2,
       rootFd,
@@ -114,7 +91,9 @@ class KernelMount implements MountedFileSystem {
       passthrough: session.passthrough,
       mapsDirect: session.mapsDirect,
     };
-    this.#owner = startThread('./owner-thread.js', setup, [port2, store.port2], options.log);
+    this.#owner = startThread('./owner-thread.js', setup, [port2, store.port2], (message) => {
+      if (message.type === 'log') options.log(message.level, message.message, message.fields);
+    });
     this.ends = {
       images: shared.images,
       grace: shared.grace,
@@ -122,13 +101,16 @@ class KernelMount implements MountedFileSystem {
       store: { port: store.port1, wake: this.#ownerWake },
     };
     this.transfer = [...participants.map(({ port }) => port), store.port1];
-    const threads = [...this.#workers, this.#owner];
-    this.ready = Promise.all(threads.map(({ ready }) => ready)).then(() => {});
+    this.ready = Promise.all([this.#crew.ready, this.#owner.ready]).then(() => {});
     this.ready.catch(() => {}); // the constructor's caller waits for it
-    for (const { ended } of threads) ended.catch((error: unknown) => this.#onCrash(error));
+    this.#owner.ended.catch((error: unknown) => this.#onCrash(error));
     this.closed = this.#waitForEnd(rootFd, fuseFds);
     this.closed.catch(() => {}); // whoever serves the mount waits for it
-    process.once('exit', this.#detachAtExit);
+    process.once('exit', this.#onExit);
+  }
+
+  onInterrupt(listener: (unique: bigint) => void): void {
+    this.#onInterrupt = listener;
   }
 
   async unmount({ lazy }: { lazy: boolean }): Promise<void> {
@@ -137,9 +119,15 @@ class KernelMount implements MountedFileSystem {
   }
 
   /** Threads that wait in read(2) would keep the process from exiting; a mount without a daemon hangs its users. */
-  readonly #detachAtExit = (): void => {
-    unmountFuse(this.#mountpoint, MNT_DETACH | MNT_FORCE);
+  readonly #onExit = (code: number): void => {
+    this.#detach();
+    // Node would wait for its threads for as long as their calls take.
+    if (this.#crew.stuck > 0 || this.#left.length > 0) exitNow(code);
   };
+
+  #detach(): void {
+    unmountFuse(this.#mountpoint, MNT_DETACH | MNT_FORCE);
+  }
 
   /** A thread that has crashed leaves requests unanswered for ever: end the mount instead, which fails them. */
   #onCrash(error: unknown): void {
@@ -148,21 +136,35 @@ class KernelMount implements MountedFileSystem {
     });
     if (this.#crashed) return;
     this.#crashed = true;
-    this.#detachAtExit();
+    this.#detach();
   }
 
   async #waitForEnd(rootFd: number, fuseFds: readonly number[]): Promise<void> {
-    await Promise.allSettled(this.#workers.map(({ ended }) => ended));
+    await this.#crew.ended;
     this.#stop.raise();
     const wake = new Int32Array(this.#ownerWake);
     Atomics.add(wake, 0, OWNER_WAKE_REQUEST);
     Atomics.notify(wake, 0);
-    await Promise.allSettled([this.#owner.ended]);
-    process.removeListener('exit', this.#detachAtExit);
-    close(rootFd);
+    const stop = new AbortController();
+    const late = pause(systemClock, OWNER_END_MAX, stop.signal).then(
+      () => [this.#owner],
+      () => [],
+    );
+    const owner = await Promise.race([Promise.allSettled([this.#owner.ended]).then(() => []), late]);
+    stop.abort();
+    this.#left = [...owner, ...(await this.#crew.close())];
+    if (this.#left.length > 0) {
+      // What they still use stays open: another file must not get its number.
+      for (const thread of this.#left) thread.unref();
+      this.#log('warn', 'calls on backing files have not returned; the daemon ends without them', {
+        threads: this.#left.length,
+      });
+    } else process.removeListener('exit', this.#onExit);
     // After a crash the replica thread may still answer what it was given: its descriptors must not be reused.
     if (this.#crashed)
       throw new MigrateFsError('INTERNAL', 'a file system thread has crashed; mount it again');
+    if (this.#left.length > 0) return;
+    close(rootFd);
     for (const fd of fuseFds) close(fd);
   }
 }

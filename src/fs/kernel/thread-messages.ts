@@ -1,5 +1,7 @@
 /** What the main thread gives the threads of the kernel transport, and what they tell it. */
 import type { MessagePort } from 'node:worker_threads';
+import type { ImageSlot } from '../image-table.js';
+import type { BitmapAnnouncement } from '../participant.js';
 
 interface Setup {
   readonly participant: number;
@@ -13,11 +15,21 @@ interface Setup {
   readonly stop: SharedArrayBuffer;
 }
 
-export interface DataWorkerSetup extends Setup {
-  readonly fuseFd: number;
-  readonly ring: SharedArrayBuffer;
+/** A thread that performs data requests. */
+export interface LaneSetup extends Setup {
+  /** Which calls are under way: `ActivityTable`. */
+  readonly activity: SharedArrayBuffer;
   /** One Int32 that changes after each message to `port`. */
   readonly posted: SharedArrayBuffer;
+  /** What was announced before the thread began. */
+  readonly announced: readonly BitmapAnnouncement[];
+}
+
+export interface DataWorkerSetup extends LaneSetup {
+  readonly fuseFd: number;
+  readonly ring: SharedArrayBuffer;
+  /** Workers that may be in a flush or an allocation at the same time. */
+  readonly flushesMax: number;
 }
 
 export interface OwnerSetup extends Setup {
@@ -32,8 +44,23 @@ export interface OwnerSetup extends Setup {
   readonly mapsDirect: boolean;
 }
 
+/** A data request for another thread to perform, with its payload. */
+export interface HandedOver {
+  readonly slot: ImageSlot;
+  readonly fuseFd: number;
+  /** The whole request; the payload of a WRITE is page aligned. */
+  readonly request: Uint8Array;
+}
+
 export type FromThread =
   | { readonly type: 'ready' }
+  | ({ readonly type: 'hand-over' } & HandedOver)
+  /** The kernel's FUSE_INTERRUPT of the request. */
+  | { readonly type: 'interrupt'; readonly unique: bigint }
+  /** A lane has answered what it was given. */
+  | { readonly type: 'served' }
+  /** It has been replaced, is back from its call, and ends; its port, which comes with this, is for the next one. */
+  | { readonly type: 'replaced'; readonly port: MessagePort }
   | {
       readonly type: 'log';
       readonly level: 'debug' | 'info' | 'warn' | 'error';

@@ -1,0 +1,207 @@
+/** READ, WRITE, FSYNC, FALLOCATE, LSEEK and GETATTR of a handle: the requests that do I/O on a backing file. */
+import { Errno } from '../errno.js';
+import type { ImageIo } from '../image-io.js';
+import { ROUTED } from '../image-io.js';
+import type { ImageSlot, ImageTable } from '../image-table.js';
+import {
+  AT_FDCWD,
+  close,
+  descriptorPath,
+  lastErrno,
+  lseek,
+  O_CLOEXEC,
+  O_WRONLY,
+  openat,
+  rawPread,
+} from '../libc.js';
+import type { ReplyToken, RoutedRequest } from '../participant.js';
+import { StatBuffer } from '../stat-buffer.js';
+import { alignedCopy, PAGE_BYTES } from './aligned-memory.js';
+import { putAttributesReply, VALID_SECONDS } from './attributes.js';
+import type { HandleTable } from './handle-table.js';
+import { HANDLE_ODIRECT } from './handle-table.js';
+import { dropPrivilegeBits } from './privilege-bits.js';
+import {
+  FSYNC_DATASYNC,
+  Opcode,
+  putU64,
+  u64,
+  WRITE_CACHE,
+  WRITE_KILL_SUIDGID,
+  WRITE_PAYLOAD_OFFSET,
+} from './protocol.js';
+import type { ReplyBuffer } from './reply.js';
+import { NO_REPLY } from './reply.js';
+
+/** A request in memory: `words` is its beginning, `payload` what follows the header of a WRITE, page aligned. */
+export interface DataRequest {
+  /** The reply goes where the request was read. */
+  readonly fuseFd: number;
+  readonly words: Uint32Array;
+  readonly payload: Uint8Array;
+}
+
+export interface DataOperationsParts {
+  readonly table: ImageTable;
+  readonly handles: HandleTable;
+  readonly io: ImageIo;
+  readonly reply: ReplyBuffer;
+  /** Hands a change of a routed image to the replica thread. */
+  readonly route: (request: RoutedRequest, transfer: ArrayBuffer[]) => void;
+}
+
+/** `request` begins at a multiple of eight bytes. */
+export const dataRequest = (request: Uint8Array, fuseFd: number): DataRequest => ({
+  fuseFd,
+  words: new Uint32Array(request.buffer, request.byteOffset, WRITE_PAYLOAD_OFFSET / 4),
+  payload: request.subarray(WRITE_PAYLOAD_OFFSET),
+});
+
+/** The handle that a data request is about. */
+export const handleOf = (words: Uint32Array): number =>
+  words[1] === Opcode.GETATTR ? words[12]! : words[10]!;
+
+/** Whether the request may take seconds although nothing is wrong. */
+export const isFlush = (opcode: number): boolean => opcode === Opcode.FSYNC || opcode === Opcode.FALLOCATE;
+
+/** A second, buffered descriptor of the file. */
+const openBuffered = (fd: number): number => openat(AT_FDCWD, descriptorPath(fd), O_WRONLY | O_CLOEXEC, 0);
+
+const kernelToken = ({ fuseFd, words }: DataRequest): ReplyToken => ({
+  kind: 'kernel',
+  fuseFd,
+  unique: (BigInt(words[3]!) << 32n) | BigInt(words[2]!),
+  caller: words[8]!,
+});
+
+/** Performs data requests, one at a time, in the thread that calls. */
+export class DataOperations {
+  readonly #parts: DataOperationsParts;
+  readonly #stat = new StatBuffer();
+
+  constructor(parts: DataOperationsParts) {
+    this.#parts = parts;
+  }
+
+  /** Length of the reply's body, -errno, or `NO_REPLY`. */
+  serve(request: DataRequest): number {
+    switch (request.words[1]) {
+      case Opcode.READ:
+        return this.#read(request.words);
+      case Opcode.WRITE:
+        return this.#write(request);
+      case Opcode.FSYNC:
+        return this.#fsync(request);
+      case Opcode.FALLOCATE:
+        return this.#fallocate(request);
+      case Opcode.LSEEK:
+        return this.#seek(request.words);
+      case Opcode.GETATTR:
+        return this.#getAttributes(request.words);
+      default:
+        return -Errno.ENOSYS;
+    }
+  }
+
+  #read(words: Uint32Array): number {
+    const { handles, reply } = this.#parts;
+    const length = rawPread(handles.fd(words[10]!), reply.body, words[14]!, u64(words, 12));
+    return length < 0 ? -lastErrno() : length;
+  }
+
+  #write(request: DataRequest): number {
+    const { handles, io, reply } = this.#parts;
+    const { words, payload } = request;
+    const handle = words[10]!;
+    const fd = handles.fd(handle);
+    const slot = handles.slot(handle);
+    const length = words[14]!;
+    const flags = words[15]!;
+    const offset = u64(words, 12);
+    if ((flags & WRITE_KILL_SUIDGID) !== 0 && handles.privileged(slot)) dropPrivilegeBits(fd, this.#stat);
+    const mappedDirect = (flags & WRITE_CACHE) !== 0 && (handles.kinds(handle) & HANDLE_ODIRECT) !== 0;
+    let written = io.write(slot, fd, payload, length, offset);
+    if (written === -Errno.EINVAL && mappedDirect)
+      written = this.#writeBuffered(slot, fd, payload, length, offset);
+    if (written === ROUTED)
+      return this.#routeWrite(
+        request,
+        slot,
+        fd,
+        mappedDirect && (offset % PAGE_BYTES) + (length % PAGE_BYTES) > 0,
+      );
+    if (written < 0) return written;
+    reply.words[0] = written;
+    reply.words[1] = 0;
+    return 8;
+  }
+
+  /** The kernel writes mapped pages back through any handle; an unaligned tail would not pass O_DIRECT. */
+  #writeBuffered(slot: ImageSlot, fd: number, payload: Uint8Array, length: number, offset: number): number {
+    const buffered = openBuffered(fd);
+    if (buffered < 0) return buffered;
+    const written = this.#parts.io.write(slot, buffered, payload, length, offset);
+    close(buffered);
+    return written;
+  }
+
+  /** `buffered`: through a descriptor of this request alone, as the handle's would not take it. */
+  #routeWrite(request: DataRequest, slot: ImageSlot, handleFd: number, buffered: boolean): number {
+    const { words } = request;
+    const fd = buffered ? openBuffered(handleFd) : handleFd;
+    if (fd < 0) return fd;
+    const payload = alignedCopy(request.payload.subarray(0, words[14]!));
+    const reply = kernelToken(request);
+    return this.#route({ op: 'write', slot, fd, reply, offset: u64(words, 12), payload, ownFd: buffered }, [
+      payload.buffer,
+    ]);
+  }
+
+  #fsync(request: DataRequest): number {
+    const { handles, io } = this.#parts;
+    const { words } = request;
+    const fd = handles.fd(words[10]!);
+    const slot = handles.slot(words[10]!);
+    const datasync = (words[12]! & FSYNC_DATASYNC) !== 0;
+    const result = io.fsync(slot, fd, datasync);
+    return result === ROUTED
+      ? this.#route({ op: 'fsync', slot, fd, reply: kernelToken(request), datasync })
+      : result;
+  }
+
+  #fallocate(request: DataRequest): number {
+    const { handles, io } = this.#parts;
+    const { words } = request;
+    const fd = handles.fd(words[10]!);
+    const slot = handles.slot(words[10]!);
+    const offset = u64(words, 12);
+    const length = u64(words, 14);
+    const mode = words[16]!;
+    const result = io.fallocate(slot, fd, mode, offset, length);
+    return result === ROUTED
+      ? this.#route({ op: 'fallocate', slot, fd, reply: kernelToken(request), mode, offset, length })
+      : result;
+  }
+
+  #seek(words: Uint32Array): number {
+    const { handles, reply } = this.#parts;
+    const offset = lseek(handles.fd(words[10]!), u64(words, 12), words[14]!);
+    if (offset < 0) return offset;
+    putU64(reply.words, 0, offset);
+    return 8;
+  }
+
+  #getAttributes(words: Uint32Array): number {
+    const { handles, table, reply } = this.#parts;
+    const handle = words[12]!;
+    const result = this.#stat.ofDescriptor(handles.fd(handle));
+    if (result < 0) return result;
+    const valid = table.uncached(handles.slot(handle)) ? 0 : VALID_SECONDS;
+    return putAttributesReply(reply.words, 0, this.#stat, valid);
+  }
+
+  #route(request: RoutedRequest, transfer: ArrayBuffer[] = []): number {
+    this.#parts.route(request, transfer);
+    return NO_REPLY;
+  }
+}
