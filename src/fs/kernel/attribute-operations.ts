@@ -118,10 +118,14 @@ const changeMode = ({ registry, handles }: Namespace, node: Node, mode: number):
   return chmod(descriptorPath(node.fd), mode);
 };
 
-/** Through the handle if the request names one, else through a descriptor opened for this alone. */
+/**
+ * Through the handle if the request names one, else through a descriptor opened for this alone. EFBIG: the size is
+ * not exact.
+ */
 const changeSize = (namespace: Namespace, node: Node, request: RequestView): number => {
   const { registry, handles, io } = namespace;
   const size = request.u64(14);
+  if (size > Number.MAX_SAFE_INTEGER) return -Errno.EFBIG;
   let fd: number;
   let slot: number;
   let done: () => void = () => {};
