@@ -1,0 +1,25 @@
+import { runOk } from '../support/run.js';
+import type { TestDaemon } from '../support/test-daemon.js';
+import { waitFor } from '../support/wait-for.js';
+import { type ProcessSample, sampleProcess } from './process-sample.js';
+
+/** Has the kernel drop every inode of this mount that nobody holds: remounting shrinks the caches of one file system. */
+export const dropInodes = async (mountpoint: string): Promise<void> => {
+  await runOk('mount', ['-i', '-o', 'remount', mountpoint]);
+};
+
+/** Drops inodes and waits until the daemon holds as many descriptors as it did; what it holds then, or in the end. */
+export const descriptorsReturn = async (
+  daemon: TestDaemon,
+  before: ProcessSample,
+  milliseconds?: number,
+): Promise<ProcessSample> => {
+  await dropInodes(daemon.mountpoint);
+  const back = (): boolean => {
+    const { opened, nodes } = sampleProcess(daemon.pid);
+    return opened === before.opened && nodes === before.nodes;
+  };
+  // Late or never: the caller compares.
+  await waitFor(back, 'descriptors return', milliseconds).catch(() => undefined);
+  return sampleProcess(daemon.pid);
+};
