@@ -90,6 +90,12 @@ export const rawRead = raw<[fd: number, data: Uint8Array, length: number]>(
 export const rawWrite = raw<[fd: number, data: Uint8Array, length: number]>(
   'int64_t write(int fd, const void *data, size_t length)',
 );
+const writeFunction = library.func('int64_t write(int fd, const void *data, size_t length)');
+/** write(2) in the thread pool; resolves when the call is over, however it went. */
+export const writeInPool = (fd: number, data: Uint8Array): Promise<void> =>
+  new Promise((resolve) => {
+    writeFunction.async(fd, data, data.length, () => resolve());
+  });
 export const rawPread = raw<[fd: number, data: Uint8Array, length: number, offset: number]>(
   'int64_t pread(int fd, void *data, size_t length, int64_t offset)',
 );

@@ -10,6 +10,8 @@ export interface MountOptions {
   readonly workers: number;
   /** Let the kernel read files that are open for reading only itself, where it can (kernel transport). */
   readonly passthrough: boolean;
+  /** Descriptors of the process at most, where the system would allow more. */
+  readonly openFilesMax?: number;
   /** Lines for the log; the daemon gives them to pino. */
   readonly log: (level: 'debug' | 'info' | 'warn' | 'error', message: string, fields?: object) => void;
 }
@@ -19,6 +21,11 @@ export interface MountedFileSystem {
   readonly ends: FileSystemEnds;
   /** The message ports inside `ends`, to be transferred with it. */
   readonly transfer: readonly MessagePort[];
+  /**
+   * Takes the mount point away; the rest ends by itself, see `closed`. Rejects with FAILED_PRECONDITION, and goes on
+   * serving, while files are open; `lazy` leaves those usable until they are closed.
+   */
+  detach(options: { lazy: boolean }): Promise<void>;
   /**
    * Unmounts and ends every thread. Rejects with FAILED_PRECONDITION, and goes on serving, while files are open;
    * `lazy` detaches at once and resolves when the last file is closed.

@@ -9,6 +9,12 @@ import type { Test } from 'tap';
 
 const ENTRY = fileURLToPath(new URL('./mount-process.js', import.meta.url));
 
+interface MountSettings {
+  readonly workers?: number;
+  readonly passthrough?: boolean;
+  readonly openFilesMax?: number;
+}
+
 /** A kernel mount served by a process of its own (`mount-process.ts`), unmounted and removed when the test ends. */
 export class KernelMount {
   readonly dir: string;
@@ -20,12 +26,19 @@ export class KernelMount {
   readonly #answers: string[] = [];
   readonly #waiting: ((line: string) => void)[] = [];
 
-  private constructor(dir: string, mountpoint: string, workers: number, passthrough: boolean) {
+  private constructor(dir: string, mountpoint: string, options: MountSettings = {}) {
     this.dir = dir;
     this.mountpoint = mountpoint;
     this.#child = spawn(
       process.execPath,
-      [ENTRY, dir, mountpoint, String(workers), passthrough ? 'auto' : 'off'],
+      [
+        ENTRY,
+        dir,
+        mountpoint,
+        String(options.workers ?? 2),
+        (options.passthrough ?? true) ? 'auto' : 'off',
+        String(options.openFilesMax ?? ''),
+      ],
       { stdio: 'pipe' },
     );
     this.exited = new Promise((resolve) => this.#child.once('exit', (code) => resolve(code ?? -1)));
@@ -40,17 +53,14 @@ export class KernelMount {
   }
 
   /** `over`: mount over the image directory itself. */
-  static async start(
-    t: Test,
-    options: { over?: boolean; workers?: number; passthrough?: boolean } = {},
-  ): Promise<KernelMount> {
+  static async start(t: Test, options: MountSettings & { over?: boolean } = {}): Promise<KernelMount> {
     const base = mkdtempSync(join(tmpdir(), 'mfs-kernel-'));
     const dir = join(base, 'images');
     const mountpoint = options.over ? dir : join(base, 'mnt');
     chmodSync(base, 0o755);
     mkdirSync(dir);
     if (!options.over) mkdirSync(mountpoint);
-    const mount = new KernelMount(dir, mountpoint, options.workers ?? 2, options.passthrough ?? true);
+    const mount = new KernelMount(dir, mountpoint, options);
     t.teardown(async () => {
       spawnSync('umount', ['-l', mountpoint], { stdio: 'ignore' });
       await mount.exited;
@@ -63,7 +73,7 @@ export class KernelMount {
 
   /** Starts one that is expected to fail; resolves to the line that says why. */
   static async failure(t: Test, dir: string, mountpoint: string): Promise<string> {
-    const mount = new KernelMount(dir, mountpoint, 1, true);
+    const mount = new KernelMount(dir, mountpoint, { workers: 1 });
     t.teardown(() => spawnSync('umount', ['-l', mountpoint], { stdio: 'ignore' }));
     const line = await mount.answer();
     t.equal(await mount.exited, 1, 'exits with 1');

@@ -17,7 +17,8 @@ import type { ParticipantEnd, RoutedRequest, ToParticipant } from '../../src/fs/
 import { plainError } from '../../src/leaves/errors.js';
 import { remotePort } from '../../src/leaves/port-rpc.js';
 
-const [imageDir = '', mountpoint = '', workers = '2', passthrough = 'auto'] = process.argv.slice(2);
+const [imageDir = '', mountpoint = '', workers = '2', passthrough = 'auto', openFilesMax] =
+  process.argv.slice(2);
 const say = (line: string): void => void process.stdout.write(`${line}\n`);
 const calls = createBackingCalls();
 
@@ -68,6 +69,7 @@ const run = async (): Promise<void> => {
     mountpoint,
     workers: Number(workers),
     passthrough: passthrough === 'auto',
+    ...(openFilesMax && { openFilesMax: Number(openFilesMax) }),
     log: (level, message, fields) =>
       void process.stderr.write(`${level} ${message} ${JSON.stringify(fields ?? {})}\n`),
   });

@@ -35,7 +35,7 @@ const PATH_BYTES_MAX = 4096;
 const KEEP_ID = 0xffffffff;
 
 export const lookup: Operation = (namespace, request) => {
-  const node = lookUp(namespace, nodeOf(namespace, request.nodeId).fd, request.name(0));
+  const node = lookUp(namespace, request.nodeId, nodeOf(namespace, request.nodeId).fd, request.name(0));
   return typeof node === 'number' ? node : replyEntry(namespace, node);
 };
 

@@ -62,9 +62,15 @@ const isDotOrDotDot = (name: Uint8Array): boolean =>
   name[0] === DOT && (name.length === 2 || (name.length === 3 && name[1] === DOT));
 
 /** Writes the `fuse_entry_out` of one entry; an entry that is gone, or `.` and `..`, counts as not looked up. */
-const putLookup = (namespace: Namespace, at: number, directory: number, name: Uint8Array): void => {
+const putLookup = (
+  namespace: Namespace,
+  at: number,
+  parentId: number,
+  directory: number,
+  name: Uint8Array,
+): void => {
   const { words } = namespace.reply;
-  const node = isDotOrDotDot(name) ? 0 : lookUp(namespace, directory, name);
+  const node = isDotOrDotDot(name) ? 0 : lookUp(namespace, parentId, directory, name);
   if (typeof node === 'number') words.fill(0, at >>> 2, (at + ENTRY_BYTES) >>> 2);
   else putEntry(words, at >>> 2, node.id, namespace.stat, validSeconds(namespace));
 };
@@ -84,7 +90,7 @@ const readEntries =
       if (more <= 0) return at;
       const { name } = reader;
       if (at + lead + ((DIRENT_HEADER_BYTES + name.length - 1 + 7) & ~7) > size) return at;
-      if (plus) putLookup(namespace, at, reader.fd, name);
+      if (plus) putLookup(namespace, at, request.nodeId, reader.fd, name);
       at = putDirent(namespace, at + lead, reader, name);
       reader.shift();
     }

@@ -77,6 +77,10 @@ export class DirectoryHandles {
   readonly #readers = new Map<number, DirectoryReader>();
   #next = 1;
 
+  get size(): number {
+    return this.#readers.size;
+  }
+
   open(fd: number): number {
     const handle = this.#next++;
     this.#readers.set(handle, new DirectoryReader(fd));

@@ -71,7 +71,7 @@ const finishCreation = (
     request.uid === 0 && request.gid === 0
       ? 0
       : fchownat(parent, name, request.uid, groupFor(parent, request), AT_SYMLINK_NOFOLLOW);
-  const node = owned < 0 ? owned : lookUp(namespace, parent, name);
+  const node = owned < 0 ? owned : lookUp(namespace, request.nodeId, parent, name);
   if (typeof node === 'number') {
     unlinkat(parent, name, (mode & S_IFDIR) !== 0 ? AT_REMOVEDIR : 0);
     return node;
@@ -114,7 +114,7 @@ export const makeLink: Operation = (namespace, request) => {
   const name = request.name(8);
   const result = linkat(AT_FDCWD, descriptorPath(target.fd), fd, name, AT_SYMLINK_FOLLOW);
   if (result < 0) return result;
-  const node = lookUp(namespace, fd, name);
+  const node = lookUp(namespace, request.nodeId, fd, name);
   return typeof node === 'number' ? node : replyEntry(namespace, node);
 };
 

@@ -29,7 +29,7 @@ import { contentStamp } from './content-stamp.js';
 import { giveToCaller, underUmask } from './entry-operations.js';
 import { HANDLE_CACHED, HANDLE_DIRECT, HANDLE_ODIRECT, HANDLE_PASSED } from './handle-table.js';
 import type { Namespace, Operation } from './namespace.js';
-import { adoptDescriptor, nodeOf, outOfDescriptors } from './namespace.js';
+import { adoptDescriptor, descriptorsUsedUp, nodeOf, outOfDescriptors } from './namespace.js';
 import type { Node } from './node-table.js';
 import { ENTRY_BYTES, OpenReplyFlag, putU64 } from './protocol.js';
 import type { RequestView } from './request.js';
@@ -44,6 +44,7 @@ const BACKING_FLAGS =
 const WRITE_BITS = 0o222;
 
 const DOT = cString('.');
+const NO_NAME = new Uint8Array(0);
 
 const DIRECT = OpenReplyFlag.DIRECT_IO | OpenReplyFlag.PARALLEL_DIRECT_WRITES;
 
@@ -105,6 +106,7 @@ const openHandle = (namespace: Namespace, node: Node, fd: number, flags: number,
 export const open: Operation = (namespace, request) => {
   const node = nodeOf(namespace, request.nodeId);
   const flags = request.u32(10);
+  if (descriptorsUsedUp(namespace)) return -Errno.ENFILE;
   const fd = openat(AT_FDCWD, descriptorPath(node.fd), (flags & BACKING_FLAGS) | O_CLOEXEC, 0);
   if (fd < 0) return outOfDescriptors(fd);
   const result = namespace.stat.ofDescriptor(fd);
@@ -114,9 +116,10 @@ export const open: Operation = (namespace, request) => {
 };
 
 /** Looks the new file up by its descriptor and replies with entry and handle. Takes `fd` over. */
-const replyCreated = (namespace: Namespace, fd: number, flags: number): number => {
+const replyCreated = (namespace: Namespace, request: RequestView, fd: number, name: Uint8Array): number => {
+  const flags = request.u32(10);
   const path = openat(AT_FDCWD, descriptorPath(fd), O_PATH | O_CLOEXEC, 0);
-  const node = path < 0 ? outOfDescriptors(path) : adoptDescriptor(namespace, path);
+  const node = path < 0 ? outOfDescriptors(path) : adoptDescriptor(namespace, path, request.nodeId, name);
   if (typeof node === 'number') {
     close(fd);
     return node;
@@ -130,7 +133,13 @@ const replyCreated = (namespace: Namespace, fd: number, flags: number): number =
 };
 
 /** Opens what another process has created since the kernel looked. */
-const openExisting = (namespace: Namespace, parent: number, name: Uint8Array, flags: number): number => {
+const openExisting = (
+  namespace: Namespace,
+  request: RequestView,
+  parent: number,
+  name: Uint8Array,
+): number => {
+  const flags = request.u32(10);
   const fd = openat(parent, name, (flags & BACKING_FLAGS) | O_NOFOLLOW | O_CLOEXEC, 0);
   if (fd < 0) return outOfDescriptors(fd);
   if ((flags & O_TRUNC) !== 0) {
@@ -144,7 +153,7 @@ const openExisting = (namespace: Namespace, parent: number, name: Uint8Array, fl
       return result === ROUTED ? -Errno.EBUSY : result;
     }
   }
-  return replyCreated(namespace, fd, flags);
+  return replyCreated(namespace, request, fd, name);
 };
 
 export const create: Operation = (namespace, request) => {
@@ -152,20 +161,22 @@ export const create: Operation = (namespace, request) => {
   const flags = request.u32(10);
   const mode = request.u32(11) & 0o7777;
   const name = request.name(16);
+  if (descriptorsUsedUp(namespace)) return -Errno.ENFILE;
   const create = (flags & BACKING_FLAGS) | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC;
   const fd = underUmask(request.u32(12), () => openat(parent, name, create, mode));
-  if (fd === -Errno.EEXIST && (flags & O_EXCL) === 0) return openExisting(namespace, parent, name, flags);
+  if (fd === -Errno.EEXIST && (flags & O_EXCL) === 0) return openExisting(namespace, request, parent, name);
   if (fd < 0) return outOfDescriptors(fd);
-  return finishFile(namespace, request, parent, fd, mode, () => unlinkat(parent, name, 0));
+  return finishFile(namespace, request, parent, fd, name, mode, () => unlinkat(parent, name, 0));
 };
 
 export const createTemporary: Operation = (namespace, request) => {
   const parent = nodeOf(namespace, request.nodeId).fd;
   const flags = request.u32(10);
   const mode = request.u32(11) & 0o7777;
+  if (descriptorsUsedUp(namespace)) return -Errno.ENFILE;
   const open = (flags & (BACKING_FLAGS | O_EXCL)) | O_TMPFILE | O_CLOEXEC;
   const fd = underUmask(request.u32(12), () => openat(parent, DOT, open, mode));
-  return fd < 0 ? outOfDescriptors(fd) : finishFile(namespace, request, parent, fd, mode, () => 0);
+  return fd < 0 ? outOfDescriptors(fd) : finishFile(namespace, request, parent, fd, NO_NAME, mode, () => 0);
 };
 
 const finishFile = (
@@ -173,11 +184,12 @@ const finishFile = (
   request: RequestView,
   parent: number,
   fd: number,
+  name: Uint8Array,
   mode: number,
   undo: () => number,
 ): number => {
   const owned = giveToCaller(parent, fd, request, mode);
-  const result = owned < 0 ? owned : replyCreated(namespace, fd, request.u32(10));
+  const result = owned < 0 ? owned : replyCreated(namespace, request, fd, name);
   if (owned < 0) close(fd);
   if (result < 0) undo();
   return result;

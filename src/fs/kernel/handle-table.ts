@@ -87,6 +87,10 @@ export class HandleAllocator {
     this.#free.push(handle);
   }
 
+  get size(): number {
+    return this.#open.size;
+  }
+
   get open(): Iterable<number> {
     return this.#open;
   }

@@ -17,6 +17,7 @@ import {
   openImageDirectory,
   unmountFuse,
 } from './mount-point.js';
+import { Notifier } from './notifier.js';
 import { RequestRing } from './request-ring.js';
 import type { ServiceThread } from './service-thread.js';
 import { startThread } from './service-thread.js';
@@ -29,6 +30,9 @@ import { WorkerCrew } from './worker-crew.js';
 const DATA_WORKERS_MAX = 64;
 /** How long the end of the mount waits for the owner of the namespace, which may be in a call that does not return. */
 const OWNER_END_MAX = millis(2_000);
+
+/** Share of the process's descriptors that nodes and handles may take. */
+const DESCRIPTORS_SHARE = 0.9;
 
 type Log = MountOptions['log'];
 
@@ -44,6 +48,7 @@ class KernelMount implements MountedFileSystem {
   readonly #ownerWake = new SharedArrayBuffer(4);
   readonly #crew: WorkerCrew;
   readonly #owner: ServiceThread;
+  readonly #notifier: Notifier;
   #onInterrupt: (unique: bigint) => void = () => {};
   /** Threads that are in calls that do not return, once the mount is gone. */
   #left: readonly ServiceThread[] = [];
@@ -55,9 +60,11 @@ class KernelMount implements MountedFileSystem {
     rootFd: number,
     fuseFds: readonly number[],
     session: Session,
+    descriptorsMax: number,
   ) {
     this.#mountpoint = mountpoint;
     this.#log = options.log;
+    this.#notifier = new Notifier(fuseFds[0]!);
     const shared = {
       images: new ImageTable().buffer,
       grace: new GraceCounters().buffer,
@@ -90,9 +97,11 @@ class KernelMount implements MountedFileSystem {
       fuseFds,
       passthrough: session.passthrough,
       mapsDirect: session.mapsDirect,
+      descriptorsMax,
     };
     this.#owner = startThread('./owner-thread.js', setup, [port2, store.port2], (message) => {
       if (message.type === 'log') options.log(message.level, message.message, message.fields);
+      if (message.type === 'notify') this.#notifier.send(message.messages);
     });
     this.ends = {
       images: shared.images,
@@ -114,8 +123,12 @@ class KernelMount implements MountedFileSystem {
   }
 
   async unmount({ lazy }: { lazy: boolean }): Promise<void> {
-    unmountFuse(this.#mountpoint, lazy ? MNT_DETACH : 0);
+    await this.detach({ lazy });
     await this.closed;
+  }
+
+  async detach({ lazy }: { lazy: boolean }): Promise<void> {
+    unmountFuse(this.#mountpoint, lazy ? MNT_DETACH : 0);
   }
 
   /** Threads that wait in read(2) would keep the process from exiting; a mount without a daemon hangs its users. */
@@ -164,6 +177,7 @@ class KernelMount implements MountedFileSystem {
     if (this.#crashed)
       throw new MigrateFsError('INTERNAL', 'a file system thread has crashed; mount it again');
     if (this.#left.length > 0) return;
+    await this.#notifier.idle;
     close(rootFd);
     for (const fd of fuseFds) close(fd);
   }
@@ -176,7 +190,8 @@ class KernelMount implements MountedFileSystem {
 export const mountKernel = async (options: MountOptions): Promise<MountedFileSystem> => {
   const { imageDir, workers } = options;
   assert(Number.isInteger(workers) && workers >= 1 && workers <= DATA_WORKERS_MAX, `${workers} data workers`);
-  raiseOpenFilesLimit();
+  const openFilesMax = Math.min(raiseOpenFilesLimit(), options.openFilesMax ?? Number.POSITIVE_INFINITY);
+  const descriptorsMax = Math.floor(openFilesMax * DESCRIPTORS_SHARE);
   using undo = new UndoStack();
   const rootFd = openImageDirectory(imageDir);
   undo.defer(() => close(rootFd));
@@ -189,7 +204,7 @@ export const mountKernel = async (options: MountOptions): Promise<MountedFileSys
   undo.defer(() => unmountFuse(mountpoint, MNT_DETACH | MNT_FORCE));
   const session = initSession(fuseFds[0]!, options.passthrough);
   while (fuseFds.length < workers) fuseFds.push(cloneFuseDevice(fuseFds[0]!));
-  const mounted = new KernelMount(options, mountpoint, rootFd, fuseFds, session);
+  const mounted = new KernelMount(options, mountpoint, rootFd, fuseFds, session, descriptorsMax);
   undo.keep();
   try {
     await mounted.ready;

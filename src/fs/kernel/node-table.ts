@@ -12,6 +12,9 @@ export interface Node {
   readonly fd: number;
   readonly device: number;
   readonly inode: InodeNumber;
+  /** A name of it, with its NUL, and the folder that it was found in; empty for folders and files without one. */
+  parentId: number;
+  name: Uint8Array;
   /** References the kernel holds; it gives them back with FORGET. */
   lookups: number;
   /** The file's content as of the last cached open, see `contentStamp`; empty: unknown. */
@@ -23,6 +26,8 @@ export interface Node {
   /** The kernel's name for the backing file while `passedHandles` is not 0. */
   backingId: number;
 }
+
+const NO_NAME = new Uint8Array(0);
 
 /** Nodes by id and by (device, inode). Ids are never used twice. */
 export class NodeTable {
@@ -37,8 +42,23 @@ export class NodeTable {
     this.root.lookups = 1;
   }
 
+  get size(): number {
+    return this.#byId.size;
+  }
+
   get(id: number): Node | undefined {
     return this.#byId.get(id);
+  }
+
+  /** Every node, the one known longest first. */
+  oldest(): Iterable<Node> {
+    return this.#byId.values();
+  }
+
+  /** Makes `node` the youngest. */
+  renew(node: Node): void {
+    this.#byId.delete(node.id);
+    this.#byId.set(node.id, node);
   }
 
   find(device: number, inode: InodeNumber): Node | undefined {
@@ -52,6 +72,8 @@ export class NodeTable {
       fd,
       device,
       inode,
+      parentId: 0,
+      name: NO_NAME,
       lookups: 0,
       stamp: '',
       cachedHandles: 0,

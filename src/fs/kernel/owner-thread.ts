@@ -47,6 +47,7 @@ import {
 import { create, createTemporary, open, release } from './file-operations.js';
 import { HandleAllocator, HandleTable } from './handle-table.js';
 import type { Namespace, Operation } from './namespace.js';
+import { NodePruner } from './node-pruner.js';
 import { NodeTable } from './node-table.js';
 import { Passthrough } from './passthrough.js';
 import { NOTIFY_INVAL_INODE, Opcode } from './protocol.js';
@@ -57,6 +58,8 @@ import type { FromThread, OwnerSetup } from './thread-messages.js';
 import { OWNER_WAKE_PORTS_MASK, StopFlag } from './thread-messages.js';
 import { getExtended, listExtended, removeExtended, setExtended } from './xattr-operations.js';
 
+/** Inodes kept while nobody uses them. */
+const NODES_MAX = 65_536;
 /** Requests taken from one ring before the others have their turn. */
 const REQUESTS_PER_TURN = 64;
 
@@ -121,6 +124,7 @@ class RoutedTruncations {
 const createNamespace = (truncations: RoutedTruncations, table: ImageTable): Namespace => {
   const stat = new StatBuffer();
   if (stat.ofDescriptor(setup.rootFd) < 0) throw new Error('the image directory cannot be read');
+  const nodes = new NodeTable(setup.rootFd, stat.device, stat.inode);
   const registry = new ImageRegistry(table, (error) =>
     tell({ type: 'log', level: 'error', message: 'image fenced', fields: { reason: String(error) } }),
   );
@@ -128,13 +132,17 @@ const createNamespace = (truncations: RoutedTruncations, table: ImageTable): Nam
     drainParticipantPort(),
   );
   return {
-    nodes: new NodeTable(setup.rootFd, stat.device, stat.inode),
+    nodes,
     registry,
     table,
     handles: new HandleAllocator(new HandleTable(setup.handles)),
     directories: new DirectoryHandles(),
     io,
     mapsDirect: setup.mapsDirect,
+    pruner: new NodePruner(nodes, Math.min(NODES_MAX, setup.descriptorsMax / 2), (messages) =>
+      tell({ type: 'notify', messages }),
+    ),
+    descriptorsMax: setup.descriptorsMax,
     passthrough: new Passthrough(setup.notifyFd, setup.passthrough, (errno) =>
       tell({
         type: 'log',

@@ -42,6 +42,8 @@ export interface OwnerSetup extends Setup {
   readonly storePort: MessagePort;
   readonly passthrough: boolean;
   readonly mapsDirect: boolean;
+  /** See `Namespace`. */
+  readonly descriptorsMax: number;
 }
 
 /** A data request for another thread to perform, with its payload. */
@@ -54,6 +56,8 @@ export interface HandedOver {
 
 export type FromThread =
   | { readonly type: 'ready' }
+  /** Notifications for the kernel, to be written where that may take its time. */
+  | { readonly type: 'notify'; readonly messages: readonly Uint8Array[] }
   | ({ readonly type: 'hand-over' } & HandedOver)
   /** The kernel's FUSE_INTERRUPT of the request. */
   | { readonly type: 'interrupt'; readonly unique: bigint }
