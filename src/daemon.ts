@@ -14,6 +14,7 @@ import type { DaemonStatus } from './leaves/migration.js';
 import { assertSafeListener } from './leaves/tls-identity.js';
 import { millis } from './leaves/units.js';
 import { startReplica } from './replica/replica-client.js';
+import { Unmounting } from './unmounting.js';
 
 /** From `build/src/` to the package. */
 const PACKAGE_JSON = new URL('../../package.json', import.meta.url);
@@ -58,25 +59,6 @@ class StopRequests implements Disposable {
   }
 }
 
-/** Resolves once by `closed`, however the mount ended; signals ask for it. */
-const untilUnmounted = async (
-  fileSystem: MountedFileSystem,
-  stops: StopRequests,
-  log: Logger,
-): Promise<void> => {
-  let asked = false;
-  stops.listen((signal) => {
-    if (asked) return;
-    asked = true;
-    log.info({ signal }, 'unmounting');
-    fileSystem.unmount({ lazy: false }).catch((error: unknown) => {
-      asked = false;
-      log.error({ err: error }, 'still serving: the mount is busy');
-    });
-  });
-  await fileSystem.closed;
-};
-
 /** A daemon with a defect must end: leaving detaches the mount, and whoever waits on it gets an error. */
 const exitOnDefect = (log: Logger): void => {
   const onDefect = (error: unknown): void => {
@@ -113,9 +95,17 @@ const serveUntilUnmounted = async (
     dataAddress,
     startedAt,
   });
+  const unmounting = new Unmounting({
+    fileSystem,
+    migrations: replica,
+    mountpoint,
+    clock: systemClock,
+    log: sink,
+  });
   const control = await serveControl({
     service: replica,
     status,
+    unmount: (request) => unmounting.request(request),
     listen: options.listen,
     insecure: options.insecure,
     ...(tls ? { tls } : {}),
@@ -125,13 +115,14 @@ const serveUntilUnmounted = async (
   if (!tls)
     log.warn('no certificates: whoever reaches the control and data ports can read and change images');
   log.info({ controlAddress, dataAddress, imageDir, mountpoint, transport }, 'ready');
-  await untilUnmounted(fileSystem, stops, log);
+  stops.listen((signal) => unmounting.signal(signal));
+  await fileSystem.closed;
   await control.close();
 };
 
 /**
- * Mounts, serves, and resolves once unmounted. SIGINT, SIGTERM and SIGHUP unmount; while files are open on the mount they are
- * refused with a line in the log, because unmounting would take running VMs' disks away.
+ * Mounts, serves, and resolves once unmounted. SIGINT, SIGTERM and SIGHUP unmount; while files are open on the mount, or
+ * images migrate, they are refused with a line in the log (see `Unmounting`).
  * Errors: FAILED_PRECONDITION, NOT_FOUND, PERMISSION_DENIED, INVALID_ARGUMENT, UNAVAILABLE with cause and remedy.
  */
 export const runDaemon = async (options: DaemonOptions): Promise<void> => {

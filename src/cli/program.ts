@@ -11,6 +11,7 @@ import {
   pauseCommand,
   resumeCommand,
 } from './commands/steer.js';
+import { unmountCommand } from './commands/unmount.js';
 import { verifyCommand } from './commands/verify.js';
 
 const EXAMPLES = `
@@ -43,6 +44,7 @@ export const buildProgram = (): Command => {
     cancelCommand(),
     cutoverCommand(),
     verifyCommand(),
+    unmountCommand(),
     doctorCommand(),
   ];
   for (const command of commands) program.addCommand(command);

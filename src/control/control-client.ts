@@ -10,6 +10,7 @@ import type { DaemonStatus, MigrationSnapshot } from '../leaves/migration.js';
 import type { TlsIdentity } from '../leaves/tls-identity.js';
 import type { BytesPerSecond, Millis } from '../leaves/units.js';
 import { millis } from '../leaves/units.js';
+import type { Holder, UnmountRequest } from '../leaves/unmount.js';
 import type { ReceivedVerifyReport } from './migration-message.js';
 import { snapshotOf, statusOf, verifyReportOf, wholeKbPerS } from './migration-message.js';
 import {
@@ -30,6 +31,8 @@ const CALL_TIMEOUT = millis(15_000);
 const START_TIMEOUT = millis(60_000);
 /** Draining what is in flight through a throttled network. */
 const CUTOVER_TIMEOUT = millis(300_000);
+/** Looking through every process of the host. */
+const UNMOUNT_TIMEOUT = millis(60_000);
 /** Reading every image on both sides. */
 const VERIFY_TIMEOUT = millis(24 * 3_600_000);
 
@@ -131,6 +134,11 @@ export class ControlClient implements Disposable {
   /** `what` is a migration id or an image name. */
   async verify(what: string): Promise<readonly ReceivedVerifyReport[]> {
     return (await this.#unary('Verify', { what }, VERIFY_TIMEOUT)).reports.map(verifyReportOf);
+  }
+
+  /** Resolves to who has files open still; see `Unmount`. */
+  async unmount(request: UnmountRequest): Promise<readonly Holder[]> {
+    return (await this.#unary('Unmount', request, UNMOUNT_TIMEOUT)).holders;
   }
 
   async status(): Promise<DaemonStatus> {

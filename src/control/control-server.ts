@@ -14,6 +14,7 @@ import type { DaemonStatus, MigrationControl } from '../leaves/migration.js';
 import type { TlsIdentity } from '../leaves/tls-identity.js';
 import { assertSafeListener } from '../leaves/tls-identity.js';
 import { millis } from '../leaves/units.js';
+import type { Unmount } from '../leaves/unmount.js';
 import { migrationMessage, stateName, statusMessage, verifyReportMessage } from './migration-message.js';
 import {
   KEEPALIVE_INTERVAL,
@@ -41,6 +42,8 @@ const KB = 1000;
 interface ControlServerOptions {
   readonly service: MigrationControl;
   readonly status: () => DaemonStatus;
+  /** Absent: UNIMPLEMENTED. */
+  readonly unmount?: Unmount;
   /** Port 0: any free one. */
   readonly listen: HostPort;
   /** Absent: plain text, on loopback only unless `insecure`. */
@@ -79,7 +82,14 @@ const whatOf = (what: string): string => {
   return what;
 };
 
-const handlersOf = (service: MigrationControl, status: () => DaemonStatus, clock: Clock): Handlers => ({
+const noUnmount: Unmount = () => {
+  throw new MigrateFsError('UNIMPLEMENTED', 'this server has no mount');
+};
+
+const handlersOf = (
+  { service, status, unmount = noUnmount }: ControlServerOptions,
+  clock: Clock,
+): Handlers => ({
   StartMigration: async (request) =>
     migrationMessage(await service.start(migrationRequestOf(request, clock.wall()))),
   SetNetworkLimit: async (request) =>
@@ -109,6 +119,7 @@ const handlersOf = (service: MigrationControl, status: () => DaemonStatus, clock
   Cutover: async (request) => migrationMessage(await service.cutover(idOf(request))),
   Verify: async ({ what }) => ({ reports: (await service.verify(whatOf(what))).map(verifyReportMessage) }),
   GetStatus: () => statusMessage(status()),
+  Unmount: async ({ mountpoint, lazy }) => ({ holders: await unmount({ mountpoint, lazy }) }),
 });
 
 const implementationOf = (
@@ -187,10 +198,7 @@ export const serveControl = async (options: ControlServerOptions): Promise<Contr
     'grpc.keepalive_timeout_ms': KEEPALIVE_TIMEOUT,
   });
   const watchers = new WatchStreams(service, log);
-  server.addService(
-    serviceDefinition,
-    implementationOf(handlersOf(service, options.status, clock), watchers, log),
-  );
+  server.addService(serviceDefinition, implementationOf(handlersOf(options, clock), watchers, log));
   const health = new HealthImplementation({ '': 'SERVING', [SERVICE_NAME]: 'SERVING' });
   health.addToServer(server);
   // Loaded for itself, because reflection shows the names of fields as they are written in the files.

@@ -1,5 +1,7 @@
 /** The messages of proto/migratefs.proto as the loader gives them: 64-bit integers as numbers, enums by name. */
 
+import type { Holder, UnmountRequest } from '../leaves/unmount.js';
+
 export interface MigrationIdMessage {
   readonly migrationId: string;
 }
@@ -99,6 +101,10 @@ export interface DaemonStatusMessage {
   readonly startedUnixMs: number;
 }
 
+export interface UnmountResponse {
+  readonly holders: readonly Holder[];
+}
+
 export type Empty = Readonly<Record<string, never>>;
 
 /** Request and response of every unary method. */
@@ -116,6 +122,7 @@ export interface UnaryMethods {
   readonly Cutover: readonly [MigrationIdMessage, MigrationMessage];
   readonly Verify: readonly [VerifyRequest, VerifyResponse];
   readonly GetStatus: readonly [Empty, DaemonStatusMessage];
+  readonly Unmount: readonly [UnmountRequest, UnmountResponse];
 }
 
 export type UnaryMethod = keyof UnaryMethods;

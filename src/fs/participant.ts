@@ -24,6 +24,10 @@ interface Routed {
   /** Backing descriptor, of the handle as a rule; stays open until the reply. */
   readonly fd: number;
   readonly reply: ReplyToken;
+  /** For the replica thread: the change is being made, or has been. */
+  begun?: boolean;
+  /** For the replica thread: answered with EINTR, so the change must not be made any more. */
+  interrupted?: boolean;
 }
 
 /** A change to a routed image, handed over with everything needed to perform it. */

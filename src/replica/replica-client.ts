@@ -14,7 +14,7 @@ import type { ReplicaThreadData, ReplicaThreadEvent, ReplicaThreadMethods } from
 const SHUTDOWN_MAX = millis(5_000);
 
 export interface ReplicaOptions {
-  readonly fileSystem: Pick<MountedFileSystem, 'ends' | 'transfer'>;
+  readonly fileSystem: Pick<MountedFileSystem, 'ends' | 'transfer' | 'onInterrupt'>;
   /** Where peers connect to. */
   readonly data: HostPort;
   readonly peerTimeout: Millis;
@@ -77,6 +77,7 @@ export const startReplica = async (options: ReplicaOptions): Promise<ReplicaClie
     });
   });
   const remote = remotePort<ReplicaThreadMethods>(control.port1);
+  fileSystem.onInterrupt?.((unique) => void remote.interrupt(unique).catch(() => {})); // the thread has ended
   return {
     dataAddress,
     start: (request) => remote.start(request),

@@ -21,6 +21,7 @@ import { remotePort } from '../leaves/port-rpc.js';
 import type { TlsIdentity } from '../leaves/tls-identity.js';
 import { TokenBucket } from '../leaves/token-bucket.js';
 import type { Bytes, BytesPerSecond, Millis } from '../leaves/units.js';
+import type { FindHandler } from './routed-requests.js';
 import { RoutedRequests, wakeParticipant } from './routed-requests.js';
 import { BufferPool } from './source/buffer-pool.js';
 import type { Log, SourceEnvironment } from './source/environment.js';
@@ -108,12 +109,13 @@ export class ReplicaHost implements MigrationControl {
       changed: (snapshot) => this.#publish(snapshot),
       host: hostname,
     });
-    this.#requests = new RoutedRequests(ends.participants, table, calls, (slot) => {
+    const find: FindHandler = (slot) => {
       const source = this.#images.get(slot);
       if (source) return (request, reply) => source.writer.handle(request, reply);
       const target = this.#targets.imageAt(slot);
       return target && ((request, reply) => target.routed(request, reply));
-    });
+    };
+    this.#requests = new RoutedRequests(ends.participants, table, calls, find, clock);
   }
 
   /** Resolves when peers can connect. UNAVAILABLE: the address cannot be listened on. */
@@ -209,6 +211,11 @@ export class ReplicaHost implements MigrationControl {
   watch(listener: (snapshot: MigrationSnapshot) => void): () => void {
     this.#listeners.add(listener);
     return () => this.#listeners.delete(listener);
+  }
+
+  /** See `RoutedRequests`. */
+  async interrupt(unique: bigint): Promise<void> {
+    this.#requests.interrupt(unique);
   }
 
   /** Ends every migration here as a lost peer would, and answers whoever waits. Nothing is discarded. */

@@ -2,9 +2,13 @@ import { Errno } from '../fs/errno.js';
 import type { BackingCalls } from '../fs/image-io.js';
 import type { ImageSlot, ImageTable } from '../fs/image-table.js';
 import { ImageMode } from '../fs/image-table.js';
+import { isBeingKilled } from '../fs/kernel/caller.js';
 import { replyToKernel } from '../fs/kernel/reply.js';
 import { close } from '../fs/libc.js';
 import type { ParticipantEnd, RoutedRequest, RoutedResult } from '../fs/participant.js';
+import type { Clock } from '../leaves/clock.js';
+import type { Millis } from '../leaves/units.js';
+import { millis } from '../leaves/units.js';
 import { performRouted } from './target/perform-routed.js';
 
 export type Reply = (result: number) => void;
@@ -19,33 +23,86 @@ export const wakeParticipant = ({ wake }: ParticipantEnd): void => {
   Atomics.notify(word, 0);
 };
 
+const closeOwn = (request: RoutedRequest): void => {
+  if (request.op === 'write' && request.ownFd) close(request.fd);
+};
+
+/** A signal that kills may follow one that did not, and nobody tells of it. */
+const INTERRUPT_LOOK = millis(250);
+/** An interrupt may overtake the request that it is about, on its way from thread to thread. */
+const INTERRUPT_UNKNOWN_MAX = millis(2_000);
+const INTERRUPTS_MAX = 4096;
+
 /** Receives the changes of routed images from every participant and sees to it that each is answered once. */
 export class RoutedRequests {
   readonly #participants: readonly ParticipantEnd[];
   readonly #table: ImageTable;
   readonly #calls: BackingCalls;
   readonly #find: FindHandler;
+  readonly #clock: Clock;
+  /** What the kernel waits for, by its number. */
+  readonly #unanswered = new Map<bigint, RoutedRequest>();
+  readonly #interrupts = new Map<bigint, Millis>();
+  #forgetLook: (() => void) | undefined;
 
   constructor(
     participants: readonly ParticipantEnd[],
     table: ImageTable,
     calls: BackingCalls,
     find: FindHandler,
+    clock: Clock,
   ) {
     this.#participants = participants;
     this.#table = table;
     this.#calls = calls;
     this.#find = find;
+    this.#clock = clock;
     for (const participant of participants)
       participant.port.on('message', (request: RoutedRequest) => this.#dispatch(participant, request));
   }
 
   close(): void {
+    this.#forgetLook?.();
     for (const { port } of this.#participants) port.close();
   }
 
+  /**
+   * The caller of the request with this number got a signal. If that kills it, and nothing of the change has been made,
+   * it ends with EINTR. Other signals wait: limits and cutovers hold writes up as a matter of routine, and no program
+   * expects EINTR of a disk.
+   */
+  interrupt(unique: bigint): void {
+    if (this.#interrupts.size >= INTERRUPTS_MAX)
+      this.#interrupts.delete(this.#interrupts.keys().next().value!);
+    this.#interrupts.set(unique, this.#clock.now());
+    this.#lookAtInterrupts();
+  }
+
+  #lookAtInterrupts(): void {
+    const now = this.#clock.now();
+    for (const [unique, since] of this.#interrupts) {
+      const request = this.#unanswered.get(unique);
+      if (request ? this.#endIfKilled(unique, request) : now - since >= INTERRUPT_UNKNOWN_MAX)
+        this.#interrupts.delete(unique);
+    }
+    this.#forgetLook?.();
+    this.#forgetLook =
+      this.#interrupts.size === 0
+        ? undefined
+        : this.#clock.after(INTERRUPT_LOOK, () => this.#lookAtInterrupts());
+  }
+
+  #endIfKilled(unique: bigint, request: RoutedRequest): boolean {
+    if (request.begun || request.reply.kind !== 'kernel' || !isBeingKilled(request.reply.caller))
+      return false;
+    request.interrupted = true;
+    this.#answerKernel(unique, request.reply.fuseFd, request, -Errno.EINTR);
+    return true;
+  }
+
   #dispatch(participant: ParticipantEnd, request: RoutedRequest): void {
-    const reply = (result: number): void => answer(participant, request, result);
+    if (request.reply.kind === 'kernel') this.#unanswered.set(request.reply.unique, request);
+    const reply = (result: number): void => this.#answer(participant, request, result);
     const handle = this.#find(request.slot);
     if (handle) handle(request, reply);
     // Handed over just before the image left the mode `routed`.
@@ -53,20 +110,26 @@ export class RoutedRequests {
       reply(-Errno.EROFS);
     else reply(performRouted(this.#calls, request));
   }
-}
 
-const answer = (participant: ParticipantEnd, request: RoutedRequest, result: number): void => {
-  const { reply } = request;
-  if (request.op === 'write' && request.ownFd) close(request.fd);
-  switch (reply.kind) {
-    case 'kernel':
-      replyToKernel(reply.fuseFd, reply.unique, result, request.op === 'write');
-      return;
-    case 'port':
-      participant.port.postMessage({ type: 'result', id: reply.id, result } satisfies RoutedResult);
-      wakeParticipant(participant);
-      return;
-    default:
-      reply satisfies never;
+  #answer(participant: ParticipantEnd, request: RoutedRequest, result: number): void {
+    const { reply } = request;
+    switch (reply.kind) {
+      case 'kernel':
+        this.#answerKernel(reply.unique, reply.fuseFd, request, result);
+        return;
+      case 'port':
+        closeOwn(request);
+        participant.port.postMessage({ type: 'result', id: reply.id, result } satisfies RoutedResult);
+        wakeParticipant(participant);
+        return;
+      default:
+        reply satisfies never;
+    }
   }
-};
+
+  #answerKernel(unique: bigint, fuseFd: number, request: RoutedRequest, result: number): void {
+    if (!this.#unanswered.delete(unique)) return; // interrupted before
+    closeOwn(request);
+    replyToKernel(fuseFd, unique, result, request.op === 'write');
+  }
+}

@@ -21,7 +21,10 @@ export interface ReplicaThreadData {
 }
 
 /** `watch` cannot cross a port: snapshots are events. */
-export type ReplicaThreadMethods = Omit<MigrationControl, 'watch'> & { shutdown(): Promise<void> };
+export type ReplicaThreadMethods = Omit<MigrationControl, 'watch'> & {
+  shutdown(): Promise<void>;
+  interrupt(unique: bigint): Promise<void>;
+};
 
 export type ReplicaThreadEvent =
   | { readonly type: 'listening'; readonly address: string }

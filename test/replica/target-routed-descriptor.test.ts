@@ -5,6 +5,7 @@ import t from 'tap';
 import { createBackingCalls } from '../../src/fs/backing-calls.js';
 import { ImageTable } from '../../src/fs/image-table.js';
 import type { RoutedRequest } from '../../src/fs/participant.js';
+import { systemClock } from '../../src/leaves/clock.js';
 import { RoutedRequests } from '../../src/replica/routed-requests.js';
 import { scratchDir } from '../support/scratch.js';
 
@@ -15,6 +16,7 @@ t.test('a descriptor that is of one request alone is closed with the answer, the
     new ImageTable(),
     createBackingCalls(),
     () => undefined,
+    systemClock,
   );
   t.teardown(() => requests.close());
   const path = join(scratchDir(t, 'routed'), 'image');

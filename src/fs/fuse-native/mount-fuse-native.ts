@@ -171,6 +171,7 @@ export const mountFuseNative = async (options: MountOptions): Promise<MountedFil
       store: { port: storeCalls.port2, wake: null },
     },
     transfer: [changes.port2, storeCalls.port2],
+    detach: ({ lazy }) => unmount(mountpoint, lazy),
     unmount: ({ lazy }) => unmount(mountpoint, lazy),
     closed: untilGone(mountpoint, files).then(release),
   };

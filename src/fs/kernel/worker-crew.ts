@@ -189,6 +189,7 @@ export class WorkerCrew {
         this.#options.log(message.level, message.message, message.fields);
         return;
       case 'served':
+      case 'notify':
         return;
       default:
         message satisfies never;

@@ -95,6 +95,7 @@ export class RoutedWriter {
   }
 
   #run(request: ChangeRequest, reply: Reply): void {
+    if (request.interrupted) return;
     switch (this.#policy) {
       case 'refuse':
         reply(-Errno.EROFS);
@@ -139,6 +140,7 @@ export class RoutedWriter {
   }
 
   #mirror(request: ChangeRequest, reply: Reply): void {
+    if (request.interrupted) return;
     const { bitmap, wire, calls, counters } = this.#options;
     const extent = this.#extentOf(request);
     const allDirty = extent.length > 0 && bitmap.allDirty(extent.offset, extent.length);
@@ -198,6 +200,7 @@ export class RoutedWriter {
   }
 
   #perform(request: ChangeRequest): number {
+    request.begun = true;
     const { calls, counters } = this.#options;
     switch (request.op) {
       case 'write':

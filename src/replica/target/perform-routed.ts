@@ -1,8 +1,11 @@
+import { Errno } from '../../fs/errno.js';
 import type { BackingCalls } from '../../fs/image-io.js';
 import type { RoutedRequest } from '../../fs/participant.js';
 
 /** Does what a participant would have done itself: the change, on the handle's descriptor. The result is its answer. */
 export const performRouted = (calls: BackingCalls, request: RoutedRequest): number => {
+  if (request.interrupted) return -Errno.EINTR;
+  request.begun = true;
   switch (request.op) {
     case 'write':
       return calls.pwrite(request.fd, request.payload, request.payload.length, request.offset);

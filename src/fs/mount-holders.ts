@@ -1,0 +1,83 @@
+/** Who has something open on a mount, from /proc (proc_pid_fdinfo(5), proc_pid_maps(5), proc_pid_mountinfo(5)). */
+import { readdir, readFile, readlink } from 'node:fs/promises';
+import { pause, systemClock } from '../leaves/clock.js';
+import { millis } from '../leaves/units.js';
+import type { Holder } from '../leaves/unmount.js';
+
+/** A process that faults in a page of a stuck image may keep its maps locked: look without them then. */
+const MAPS_MAX = millis(500);
+
+interface Mount {
+  readonly id: string;
+  /** As /proc/PID/maps writes it. */
+  readonly device: string;
+  readonly path: string;
+}
+
+const unescaped = (text: string): string =>
+  text.replaceAll(/\\([0-7]{3})/g, (_, octal: string) => String.fromCharCode(Number.parseInt(octal, 8)));
+
+const hex = (number: string): string => Number(number).toString(16).padStart(2, '0');
+
+const findMount = async (mountpoint: string): Promise<Mount | undefined> => {
+  const lines = (await readFile('/proc/self/mountinfo', 'utf8')).split('\n');
+  for (const line of lines.reverse()) {
+    const [before = '', after = ''] = line.split(' - ');
+    const [id = '', , device = '', , path = ''] = before.split(' ');
+    if (!after.startsWith('fuse.migratefs ') || unescaped(path) !== mountpoint) continue;
+    const [major = '', minor = ''] = device.split(':');
+    return { id, device: `${hex(major)}:${hex(minor)}`, path: mountpoint };
+  }
+  return undefined;
+};
+
+const ofDescriptors = async (pid: string, { id }: Mount): Promise<string | undefined> => {
+  for (const fd of await readdir(`/proc/${pid}/fd`)) {
+    const info = await readFile(`/proc/${pid}/fdinfo/${fd}`, 'utf8').catch(() => '');
+    if (new RegExp(`^mnt_id:\\s*${id}$`, 'm').test(info)) return readlink(`/proc/${pid}/fd/${fd}`);
+  }
+  return undefined;
+};
+
+const ofDirectories = async (pid: string, { path }: Mount): Promise<string | undefined> => {
+  for (const link of ['cwd', 'root', 'exe']) {
+    const found = await readlink(`/proc/${pid}/${link}`).catch(() => '');
+    if (found === path || found.startsWith(`${path}/`)) return found;
+  }
+  return undefined;
+};
+
+const ofMaps = async (pid: string, { device }: Mount): Promise<string | undefined> => {
+  const stop = new AbortController();
+  const late = pause(systemClock, MAPS_MAX, stop.signal).then(
+    () => '',
+    () => '',
+  );
+  const maps = await Promise.race([readFile(`/proc/${pid}/maps`, 'utf8').catch(() => ''), late]);
+  stop.abort();
+  for (const line of maps.split('\n')) {
+    const [, , , where, , ...path] = line.split(/ +/);
+    if (where === device) return path.join(' ');
+  }
+  return undefined;
+};
+
+/** One entry a process; what this process itself has open does not count. */
+export const mountHolders = async (mountpoint: string): Promise<readonly Holder[]> => {
+  const mount = await findMount(mountpoint);
+  if (!mount) return [];
+  const holders: Holder[] = [];
+  for (const pid of await readdir('/proc')) {
+    if (!/^\d+$/.test(pid) || Number(pid) === process.pid) continue;
+    try {
+      const path =
+        (await ofDescriptors(pid, mount)) ?? (await ofDirectories(pid, mount)) ?? (await ofMaps(pid, mount));
+      if (path === undefined) continue;
+      const command = (await readFile(`/proc/${pid}/comm`, 'utf8')).trim();
+      holders.push({ pid: Number(pid), command, path });
+    } catch {
+      // It has ended meanwhile.
+    }
+  }
+  return holders;
+};
