@@ -29,14 +29,19 @@ interface Figure {
   readonly tolerance: Tolerance;
 }
 
+/** Garbage: the seven heaps of a daemon are collected minutes apart, and a level of 131 to 161 MB was seen without a leak. */
+const GARBAGE_BYTES = 25 * MB;
+
 const FIGURES: readonly Figure[] = [
-  { key: 'resident', unit: MB, name: 'resident MB', tolerance: { absolute: 10 * MB, share: 0.05 } },
-  { key: 'anonymous', unit: MB, name: 'anonymous MB', tolerance: { absolute: 10 * MB, share: 0.05 } },
-  { key: 'data', unit: MB, name: 'data segment MB', tolerance: { absolute: 10 * MB, share: 0.05 } },
+  { key: 'resident', unit: MB, name: 'resident MB', tolerance: { absolute: GARBAGE_BYTES, share: 0.05 } },
+  { key: 'anonymous', unit: MB, name: 'anonymous MB', tolerance: { absolute: GARBAGE_BYTES, share: 0.05 } },
+  // Address space that garbage leaves behind is given back later than its pages.
+  { key: 'data', unit: MB, name: 'data segment MB', tolerance: { absolute: 2 * GARBAGE_BYTES, share: 0 } },
   // The load has up to 40 files open, and up to 1,100 files; that all of them go is checked at the end.
   { key: 'opened', unit: 1, name: 'descriptors opened', tolerance: { absolute: 40, share: 0 } },
   { key: 'nodes', unit: 1, name: 'descriptors of inodes', tolerance: { absolute: 1100, share: 0 } },
-  { key: 'threads', unit: 1, name: 'threads', tolerance: { absolute: 0, share: 0 } },
+  // A worker that a slow disk holds up has another in its place meanwhile.
+  { key: 'threads', unit: 1, name: 'threads', tolerance: { absolute: 2, share: 0 } },
 ];
 
 interface TimedSample extends ProcessSample {
