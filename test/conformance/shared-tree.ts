@@ -10,6 +10,11 @@ import type { Random } from '../support/random.js';
 const AT_FDCWD = -100;
 const BLOCK = 4096;
 const BLOCKS_MAX = 16;
+/** All processes write the same block of this file for so long, then the next: the last writes of each block meet. */
+const HOT_FILE = 'hot';
+const HOT_BLOCKS = 2048;
+const HOT_MS = 20;
+const HOT_WRITES = 8;
 const NAMES = ['a', 'b', 'c', 'd', 'e'];
 const EXCHANGE = 2;
 const KEEP_SIZE = 1;
@@ -64,6 +69,8 @@ export class SharedTree {
       () => this.#file(),
       () => this.#file(),
       () => this.#list(),
+      () => this.#hot(),
+      () => this.#hot(),
       ...(links
         ? [
             () => this.#say('link', libc.linkat(AT_FDCWD, this.#path(), AT_FDCWD, this.#path(), 0)),
@@ -100,6 +107,16 @@ export class SharedTree {
     } finally {
       this.#whole('close', libc.close(fd), [0]);
     }
+  }
+
+  #hot(): void {
+    const fd = libc.openat(AT_FDCWD, cPath(`${this.#options.root}/${HOT_FILE}`), O_RDWR | O_CREAT, 0o644);
+    this.#whole('open', Math.min(fd, 0), [0]);
+    for (let i = 0; i < HOT_WRITES; i++) {
+      const block = Math.floor((performance.timeOrigin + performance.now()) / HOT_MS) % HOT_BLOCKS;
+      this.#whole('write', libc.pwrite(fd, this.#nextBlock(), BLOCK, block * BLOCK), [BLOCK]);
+    }
+    this.#whole('close', libc.close(fd), [0]);
   }
 
   /** Files have whole blocks at all times, and nothing that comes after them is read. */
