@@ -31,6 +31,7 @@ export const Errno = {
   ENODATA: 61,
   EOVERFLOW: 75,
   EILSEQ: 84,
+  ESTALE: 116,
   EOPNOTSUPP: 95,
   ECONNABORTED: 103,
   ENOTCONN: 107,

@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import type { Test } from 'tap';
 import t from 'tap';
 import { FileUser } from '../support/file-user.js';
+import { runFioOk } from '../support/fio.js';
 import { scratchDir } from '../support/scratch.js';
 import { StuckFile } from '../support/stuck-file.js';
 import { TestDaemon, within } from '../support/test-daemon.js';
@@ -13,6 +14,8 @@ const WORKERS = 2;
 /** Much longer than a worker needs to be replaced, much shorter than for ever. */
 const SERVED_MAX_MS = 20_000;
 const KiB = 1024;
+/** More than the kernel has asynchronous requests under way unless told otherwise, or libfuse asks for. */
+const PILE_REQUESTS = 300;
 
 /** A daemon with an image that can be stuck and one that is healthy. */
 const setUp = async (t: Test) => {
@@ -51,26 +54,60 @@ const useOthers = async (daemon: TestDaemon): Promise<void> => {
 t.test('a stuck image stops nothing else, and goes on where it was', async (t) => {
   const { stuck, daemon } = await setUp(t);
   await useOthers(daemon);
-  const crowd = await users(t, daemon, 3 * WORKERS);
+  const crowd = await users(t, daemon, 6 * WORKERS);
   const before = threads(daemon.pid);
   await stuck.hold();
   const answers = crowd.map((user, i) =>
-    i % 2 === 0 ? user.read(i * KiB, 8) : user.write(i * KiB, `written${i}`),
+    i % 2 === 0 ? user.read(i * KiB, 8) : user.write(i * KiB, `written${i.toString(36)}`),
   );
   await stuck.held(1);
   for (let round = 0; round < 3; round++)
     await within(useOthers(daemon), SERVED_MAX_MS, () => 'the other images are not served');
   t.pass('reads, writes, syncs, creation and attributes of others go on');
+  t.ok(threads(daemon.pid) - before < 4 * WORKERS, 'what waits takes no thread each');
   await stuck.release();
   const expected = crowd.map((_, i) => (i % 2 === 0 ? '........' : '8'));
   t.same(await within(Promise.all(answers), SERVED_MAX_MS, () => 'not answered'), expected);
   const [reader] = crowd;
-  for (let i = 1; i < crowd.length; i += 2) t.equal(await reader!.read(i * KiB, 8), `written${i}`);
+  for (let i = 1; i < crowd.length; i += 2)
+    t.equal(await reader!.read(i * KiB, 8), `written${i.toString(36)}`);
   await waitFor(() => threads(daemon.pid) <= before, 'the threads are as many as they were');
   t.ok(
     daemon.log.some((line) => /does not answer/.test(line)),
     'the log says so',
   );
+});
+
+t.test('asynchronous requests that pile up on a stuck image leave the others theirs', async (t) => {
+  const { stuck, daemon } = await setUp(t);
+  // Writing, because reading alone would go past the daemon.
+  const job = {
+    rw: 'randwrite',
+    bs: '4k',
+    size: 64 * KiB,
+    ioengine: 'libaio',
+    direct: 1,
+    norandommap: true,
+    fallocate: 'none',
+  } as const;
+  await stuck.hold();
+  const noticed = daemon.logged((line) => /does not answer/.test(line));
+  const piling = runFioOk({
+    ...job,
+    filename: daemon.at('stuck'),
+    iodepth: PILE_REQUESTS,
+    io_size: PILE_REQUESTS * 4 * KiB,
+  });
+  await within(noticed, SERVED_MAX_MS, () => 'it is not noticed');
+  const other = runFioOk({
+    ...job,
+    filename: daemon.at('healthy'),
+    iodepth: 8,
+    io_size: 100 * 4 * KiB,
+  });
+  t.ok(await within(other, SERVED_MAX_MS, () => 'the other image is not served'), 'they go on');
+  await stuck.release();
+  t.ok(await within(piling, SERVED_MAX_MS, () => 'what piled up is not answered'), 'and these end');
 });
 
 t.test('a process that is killed in a request of a stuck image ends', async (t) => {

@@ -20,6 +20,7 @@ import {
   O_TMPFILE,
   O_TRUNC,
   openat,
+  S_IFREG,
   S_ISGID,
   S_ISUID,
   unlinkat,
@@ -132,6 +133,14 @@ const replyCreated = (namespace: Namespace, request: RequestView, fd: number, na
   return replyEntry(namespace, node) + result;
 };
 
+/** Opens the file of an O_PATH descriptor. Anything else would wait for its other end (a FIFO), or do what devices do. */
+const openFile = ({ stat }: Namespace, path: number, flags: number): number => {
+  const found = stat.ofDescriptor(path);
+  if (found < 0) return found;
+  if (stat.type !== S_IFREG) return -Errno.ESTALE; // the kernel looks again
+  return openat(AT_FDCWD, descriptorPath(path), (flags & BACKING_FLAGS) | O_CLOEXEC, 0);
+};
+
 /** Opens what another process has created since the kernel looked. */
 const openExisting = (
   namespace: Namespace,
@@ -140,7 +149,10 @@ const openExisting = (
   name: Uint8Array,
 ): number => {
   const flags = request.u32(10);
-  const fd = openat(parent, name, (flags & BACKING_FLAGS) | O_NOFOLLOW | O_CLOEXEC, 0);
+  const path = openat(parent, name, O_PATH | O_NOFOLLOW | O_CLOEXEC, 0);
+  if (path < 0) return outOfDescriptors(path);
+  const fd = openFile(namespace, path, flags);
+  close(path);
   if (fd < 0) return outOfDescriptors(fd);
   if ((flags & O_TRUNC) !== 0) {
     const { registry, stat, io } = namespace;

@@ -16,9 +16,12 @@ import { ReplyBuffer } from './reply.js';
 
 const REQUEST_BYTES_MAX = TRANSFER_BYTES_MAX + 8192;
 const INIT_OUT_BYTES = 64;
-/** Asynchronous requests (readahead, direct AIO) the kernel may have under way. */
-const BACKGROUND_REQUESTS_MAX = 128;
-const CONGESTION_REQUESTS = 96;
+/**
+ * Asynchronous requests (readahead, direct AIO) the kernel may have under way, of all images together: those of an image
+ * that does not answer must not be all of them.
+ */
+const BACKGROUND_REQUESTS_MAX = 16_384;
+const CONGESTION_REQUESTS = 12_288;
 const NANOSECONDS = 1;
 
 /**
