@@ -59,6 +59,7 @@ t.test('every command has help with an example, on stdout, with exit code 0', as
     'pause',
     'resume',
     'status',
+    'unmount',
     'verify',
   ]);
   for (const name of [...names.filter((name) => !['help', 'migratefs'].includes(name))]) {
