@@ -36,6 +36,8 @@ export type RoutedRequest =
       readonly op: 'write';
       readonly offset: number;
       readonly payload: Uint8Array;
+      /** To be durable, on both sides while mirrored, before it is answered: its data, or all of the file. */
+      readonly sync?: 'data' | 'all';
       /** `fd` is of this request alone: whoever answers closes it. */
       readonly ownFd?: boolean;
     })

@@ -103,6 +103,21 @@ export class RoutedRequests {
   #dispatch(participant: ParticipantEnd, request: RoutedRequest): void {
     if (request.reply.kind === 'kernel') this.#unanswered.set(request.reply.unique, request);
     const reply = (result: number): void => this.#answer(participant, request, result);
+    if (request.op !== 'write' || !request.sync) this.#perform(request, reply);
+    else {
+      const { slot, fd, sync } = request;
+      this.#perform(request, (written) => {
+        if (written < 0) reply(written);
+        else
+          this.#perform(
+            { op: 'fsync', slot, fd, reply: request.reply, datasync: sync === 'data' },
+            (synced) => reply(synced < 0 ? synced : written),
+          );
+      });
+    }
+  }
+
+  #perform(request: RoutedRequest, reply: Reply): void {
     const handle = this.#find(request.slot);
     if (handle) handle(request, reply);
     // Handed over just before the image left the mode `routed`.

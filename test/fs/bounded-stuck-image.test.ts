@@ -5,6 +5,7 @@ import type { Test } from 'tap';
 import t from 'tap';
 import { FileUser } from '../support/file-user.js';
 import { runFioOk } from '../support/fio.js';
+import { migrate, startPair } from '../support/pair.js';
 import { scratchDir } from '../support/scratch.js';
 import { StuckFile } from '../support/stuck-file.js';
 import { TestDaemon, within } from '../support/test-daemon.js';
@@ -77,6 +78,28 @@ t.test('a stuck image stops nothing else, and goes on where it was', async (t) =
     'the log says so',
   );
 });
+
+t.test(
+  'G2: another image is tracked, routed and cut over while a write to the stuck one is under way',
+  async (t) => {
+    const imageDir = scratchDir(t, 'stuck');
+    const stuck = await StuckFile.start(t, join(imageDir, 'stuck'), 64 * KiB);
+    writeFileSync(join(imageDir, 'healthy'), 'h'.repeat(64 * KiB));
+    const mountpoint = scratchDir(t, 'mount');
+    const pair = await startPair(t, { source: { imageDir, mountpoint, workers: WORKERS } });
+    const { daemon } = pair.source;
+    const [writer] = await users(t, daemon, 1);
+    await stuck.hold();
+    const written = writer!.write(0, 'late');
+    await stuck.held(1);
+    const migration = await migrate(t, pair, ['healthy'], { cutover: 'when-in-sync' });
+    await migration.reaches('completed');
+    t.equal(readFileSync(pair.target.daemon.below('healthy'), 'utf8'), 'h'.repeat(64 * KiB));
+    await stuck.release();
+    t.equal(await written, '4');
+    t.equal(await writer!.read(0, 4), 'late');
+  },
+);
 
 t.test('asynchronous requests that pile up on a stuck image leave the others theirs', async (t) => {
   const { stuck, daemon } = await setUp(t);

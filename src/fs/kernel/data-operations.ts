@@ -7,6 +7,8 @@ import {
   AT_FDCWD,
   close,
   descriptorPath,
+  fdatasync,
+  fsync,
   lastErrno,
   lseek,
   O_CLOEXEC,
@@ -19,12 +21,14 @@ import { StatBuffer } from '../stat-buffer.js';
 import { alignedCopy, PAGE_BYTES } from './aligned-memory.js';
 import { putAttributesReply, VALID_SECONDS } from './attributes.js';
 import type { HandleTable } from './handle-table.js';
-import { HANDLE_ODIRECT } from './handle-table.js';
+import { HANDLE_ODIRECT, HANDLE_SYNCS } from './handle-table.js';
 import { dropPrivilegeBits } from './privilege-bits.js';
 import {
   FSYNC_DATASYNC,
   Opcode,
   putU64,
+  REQUEST_DSYNC,
+  REQUEST_SYNC,
   u64,
   WRITE_CACHE,
   WRITE_KILL_SUIDGID,
@@ -67,6 +71,10 @@ export const isFlush = (opcode: number): boolean => opcode === Opcode.FSYNC || o
 /** A second, buffered descriptor of the file. */
 const openBuffered = (fd: number): number => openat(AT_FDCWD, descriptorPath(fd), O_WRONLY | O_CLOEXEC, 0);
 
+/** What a write asks to be durable before it is answered: no FSYNC follows one that bypasses the page cache. */
+const syncOf = (flags: number): 'data' | 'all' | undefined =>
+  (flags & REQUEST_DSYNC) === 0 ? undefined : (flags & REQUEST_SYNC) === 0 ? 'data' : 'all';
+
 const kernelToken = ({ fuseFd, words }: DataRequest): ReplyToken => ({
   kind: 'kernel',
   fuseFd,
@@ -105,7 +113,9 @@ export class DataOperations {
 
   #read(words: Uint32Array): number {
     const { handles, reply } = this.#parts;
-    const length = rawPread(handles.fd(words[10]!), reply.body, words[14]!, u64(words, 12));
+    const offset = u64(words, 12);
+    if (offset > Number.MAX_SAFE_INTEGER) return -Errno.EOVERFLOW;
+    const length = rawPread(handles.fd(words[10]!), reply.body, words[14]!, offset);
     return length < 0 ? -lastErrno() : length;
   }
 
@@ -113,13 +123,16 @@ export class DataOperations {
     const { handles, io, reply } = this.#parts;
     const { words, payload } = request;
     const handle = words[10]!;
+    const kinds = handles.kinds(handle);
     const fd = handles.fd(handle);
     const slot = handles.slot(handle);
     const length = words[14]!;
     const flags = words[15]!;
     const offset = u64(words, 12);
     if ((flags & WRITE_KILL_SUIDGID) !== 0 && handles.privileged(slot)) dropPrivilegeBits(fd, this.#stat);
-    const mappedDirect = (flags & WRITE_CACHE) !== 0 && (handles.kinds(handle) & HANDLE_ODIRECT) !== 0;
+    if (offset > Number.MAX_SAFE_INTEGER) return -Errno.EFBIG;
+    const sync = syncOf(words[18]!);
+    const mappedDirect = (flags & WRITE_CACHE) !== 0 && (kinds & HANDLE_ODIRECT) !== 0;
     let written = io.write(slot, fd, payload, length, offset);
     if (written === -Errno.EINVAL && mappedDirect)
       written = this.#writeBuffered(slot, fd, payload, length, offset);
@@ -129,8 +142,13 @@ export class DataOperations {
         slot,
         fd,
         mappedDirect && (offset % PAGE_BYTES) + (length % PAGE_BYTES) > 0,
+        sync,
       );
     if (written < 0) return written;
+    if (sync && (kinds & HANDLE_SYNCS) === 0) {
+      const synced = sync === 'data' ? fdatasync(fd) : fsync(fd);
+      if (synced < 0) return synced;
+    }
     reply.words[0] = written;
     reply.words[1] = 0;
     return 8;
@@ -146,15 +164,23 @@ export class DataOperations {
   }
 
   /** `buffered`: through a descriptor of this request alone, as the handle's would not take it. */
-  #routeWrite(request: DataRequest, slot: ImageSlot, handleFd: number, buffered: boolean): number {
+  #routeWrite(
+    request: DataRequest,
+    slot: ImageSlot,
+    handleFd: number,
+    buffered: boolean,
+    sync: 'data' | 'all' | undefined,
+  ): number {
     const { words } = request;
     const fd = buffered ? openBuffered(handleFd) : handleFd;
     if (fd < 0) return fd;
     const payload = alignedCopy(request.payload.subarray(0, words[14]!));
     const reply = kernelToken(request);
-    return this.#route({ op: 'write', slot, fd, reply, offset: u64(words, 12), payload, ownFd: buffered }, [
-      payload.buffer,
-    ]);
+    const offset = u64(words, 12);
+    return this.#route(
+      { op: 'write', slot, fd, reply, offset, payload, ownFd: buffered, ...(sync && { sync }) },
+      [payload.buffer],
+    );
   }
 
   #fsync(request: DataRequest): number {
@@ -177,6 +203,7 @@ export class DataOperations {
     const offset = u64(words, 12);
     const length = u64(words, 14);
     const mode = words[16]!;
+    if (offset > Number.MAX_SAFE_INTEGER || length > Number.MAX_SAFE_INTEGER) return -Errno.EFBIG;
     const result = io.fallocate(slot, fd, mode, offset, length);
     return result === ROUTED
       ? this.#route({ op: 'fallocate', slot, fd, reply: kernelToken(request), mode, offset, length })
@@ -187,6 +214,7 @@ export class DataOperations {
     const { handles, reply } = this.#parts;
     const offset = lseek(handles.fd(words[10]!), u64(words, 12), words[14]!);
     if (offset < 0) return offset;
+    if (offset > Number.MAX_SAFE_INTEGER) return -Errno.EOVERFLOW;
     putU64(reply.words, 0, offset);
     return 8;
   }

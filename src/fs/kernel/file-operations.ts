@@ -28,7 +28,7 @@ import {
 import { replyEntry } from './attribute-operations.js';
 import { contentStamp } from './content-stamp.js';
 import { giveToCaller, underUmask } from './entry-operations.js';
-import { HANDLE_CACHED, HANDLE_DIRECT, HANDLE_ODIRECT, HANDLE_PASSED } from './handle-table.js';
+import { HANDLE_CACHED, HANDLE_DIRECT, HANDLE_ODIRECT, HANDLE_PASSED, HANDLE_SYNCS } from './handle-table.js';
 import type { Namespace, Operation } from './namespace.js';
 import { adoptDescriptor, descriptorsUsedUp, nodeOf, outOfDescriptors } from './namespace.js';
 import type { Node } from './node-table.js';
@@ -59,7 +59,8 @@ const DIRECT = OpenReplyFlag.DIRECT_IO | OpenReplyFlag.PARALLEL_DIRECT_WRITES;
 const serveHandle = (namespace: Namespace, node: Node, handle: number, flags: number): number => {
   const { table, handles, passthrough, mapsDirect, stat } = namespace;
   const fd = handles.table.fd(handle);
-  const kinds = (flags & O_DIRECT) !== 0 ? HANDLE_ODIRECT : 0;
+  const kinds =
+    ((flags & O_DIRECT) !== 0 ? HANDLE_ODIRECT : 0) | ((flags & constants.O_DSYNC) !== 0 ? HANDLE_SYNCS : 0);
   const readOnly = (flags & O_ACCMODE) === O_RDONLY;
   const uncached = table.uncached(handles.table.slot(handle));
   const passable = node.passedHandles > 0 || (!uncached && (stat.mode & WRITE_BITS) === 0);

@@ -10,10 +10,12 @@ const KINDS = 2;
 
 /** The backing descriptor was opened with O_DIRECT. */
 export const HANDLE_ODIRECT = 1;
+/** The backing descriptor was opened with O_DSYNC or O_SYNC: it syncs what is written through it. */
+export const HANDLE_SYNCS = 2;
 /** How the kernel serves the handle, see `serveHandle`. */
-export const HANDLE_PASSED = 2;
-export const HANDLE_DIRECT = 4;
-export const HANDLE_CACHED = 8;
+export const HANDLE_PASSED = 4;
+export const HANDLE_DIRECT = 8;
+export const HANDLE_CACHED = 16;
 
 /**
  * Open files by handle, in shared memory: the owner of the namespace writes, data workers read. The kernel does not

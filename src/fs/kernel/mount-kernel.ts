@@ -101,7 +101,7 @@ class KernelMount implements MountedFileSystem {
     };
     this.#owner = startThread('./owner-thread.js', setup, [port2, store.port2], (message) => {
       if (message.type === 'log') options.log(message.level, message.message, message.fields);
-      if (message.type === 'notify') this.#notifier.send(message.messages);
+      if (message.type === 'notify') void this.#notifier.send(message.messages);
     });
     this.ends = {
       images: shared.images,
@@ -177,7 +177,7 @@ class KernelMount implements MountedFileSystem {
     if (this.#crashed)
       throw new MigrateFsError('INTERNAL', 'a file system thread has crashed; mount it again');
     if (this.#left.length > 0) return;
-    await this.#notifier.idle;
+    await this.#notifier.idle();
     close(rootFd);
     for (const fd of fuseFds) close(fd);
   }

@@ -1,24 +1,8 @@
 import type { Node, NodeTable } from './node-table.js';
-import { putU64 } from './protocol.js';
+import { dropEntry } from './notification.js';
 
-const NOTIFY_INVAL_ENTRY = 3;
-const OUT_HEADER_WORDS = 4;
-/** fuse_out_header and `fuse_notify_inval_entry_out`; the name follows. */
-const HEADER_BYTES = 32;
 /** New nodes between two requests to the kernel, at most; each asks it to drop twice as many entries. */
 const BATCH_MAX = 1024;
-
-/** FUSE_NOTIFY_INVAL_ENTRY: the kernel drops `name` (with its NUL) of the folder `parentId`. */
-const dropEntry = (parentId: number, name: Uint8Array): Uint8Array => {
-  const message = new Uint8Array(HEADER_BYTES + name.length);
-  const words = new Uint32Array(message.buffer, 0, HEADER_BYTES / 4);
-  words[0] = message.length;
-  words[1] = NOTIFY_INVAL_ENTRY;
-  putU64(words, OUT_HEADER_WORDS, parentId);
-  words[OUT_HEADER_WORDS + 2] = name.length - 1;
-  message.set(name, HEADER_BYTES);
-  return message;
-};
 
 /**
  * Keeps the number of known inodes bounded. The kernel forgets an inode only when memory is short, and each costs a

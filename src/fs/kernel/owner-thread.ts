@@ -49,8 +49,9 @@ import { HandleAllocator, HandleTable } from './handle-table.js';
 import type { Namespace, Operation } from './namespace.js';
 import { NodePruner } from './node-pruner.js';
 import { NodeTable } from './node-table.js';
+import { dropPages } from './notification.js';
 import { Passthrough } from './passthrough.js';
-import { NOTIFY_INVAL_INODE, Opcode } from './protocol.js';
+import { Opcode } from './protocol.js';
 import { NO_REPLY, ReplyBuffer } from './reply.js';
 import { RequestView } from './request.js';
 import { RequestRing } from './request-ring.js';
@@ -181,12 +182,8 @@ const invalidateInode = (slot: ImageSlot): void => {
   const { device, inode } = namespace.registry.identityOf(slot);
   const node = namespace.nodes.find(device, inode);
   if (!node) return;
-  const message = new Uint32Array(10);
-  message[0] = message.byteLength;
-  message[1] = NOTIFY_INVAL_INODE;
-  message[4] = node.id % 2 ** 32;
-  message[5] = node.id / 2 ** 32;
-  const result = write(setup.notifyFd, new Uint8Array(message.buffer), message.byteLength);
+  const message = dropPages(node.id, 0, 0);
+  const result = write(setup.notifyFd, message, message.length);
   if (result < 0 && result !== -Errno.ENOENT)
     tell({ type: 'log', level: 'warn', message: 'cache not invalidated', fields: { errno: -result, slot } });
 };

@@ -52,6 +52,10 @@ export const PROTOCOL_MINOR_MIN = 34;
 
 export const ROOT_ID = 1;
 
+/** Open flags of a request, which the kernel also sets for RWF_DSYNC and RWF_SYNC (asm-generic/fcntl.h). */
+export const REQUEST_DSYNC = 0o10000;
+export const REQUEST_SYNC = 0o4000000;
+
 export const IN_HEADER_BYTES = 40;
 export const OUT_HEADER_BYTES = 16;
 /** The argument of a request begins here. */
@@ -112,7 +116,6 @@ export const WRITE_CACHE = 1;
 export const WRITE_KILL_SUIDGID = 4;
 export const FSYNC_DATASYNC = 1;
 export const SETXATTR_ACL_KILL_SGID = 1;
-export const NOTIFY_INVAL_INODE = 2;
 
 const HIGH = 2 ** 32;
 /** A 64-bit field, exact to 2^53. */
