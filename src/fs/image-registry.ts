@@ -39,7 +39,7 @@ export class ImageRegistry {
   acquire(device: number, inode: InodeNumber, fd: number): ImageSlot {
     let entry = this.#find(device, inode);
     if (!entry) {
-      const slot = this.#free.pop() ?? this.#entries.length;
+      const slot = this.#freeSlot();
       if (slot >= IMAGE_SLOTS_MAX) return NO_SLOT;
       entry = { slot, device, inode, opens: 0, pinned: false };
       this.#entries[slot] = entry;
@@ -65,6 +65,12 @@ export class ImageRegistry {
     if (files?.size === 0) this.#devices.delete(entry.device);
     this.#table.setMode(slot, ImageMode.idle);
     this.#table.setUncached(slot, false);
+  }
+
+  /** One whose last file has no call left that does not return: another image would be served as stuck. */
+  #freeSlot(): ImageSlot {
+    const at = this.#free.findLastIndex((slot) => this.#table.handOver(slot) === 0);
+    return at < 0 ? this.#entries.length : this.#free.splice(at, 1)[0]!;
   }
 
   /** The slot of the file while it is open or pinned, else `NO_SLOT`. */

@@ -119,6 +119,7 @@ export const close = bind<[fd: number]>('int close(int fd)');
 export const openat = bind<[dir: number, path: Uint8Array, flags: number, mode: number]>(
   'int openat(int dir, const void *path, int flags, uint32_t mode)',
 );
+/** What is past 2^53 comes back as a bigint. */
 export const lseek = bind<[fd: number, offset: number | bigint, whence: number]>(
   'int64_t lseek(int fd, int64_t offset, int whence)',
 );

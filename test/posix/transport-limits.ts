@@ -17,21 +17,9 @@ const BOTH_LIMITS: Exclusions = {
   'seeking beyond the greatest file': 'the kernel takes 2^63 - 1 for the greatest file of every FUSE mount',
 };
 
-const FAR_COOKIE = 'fault: a seek in a folder to a cookie beyond 2^53 ends the daemon (DirectoryReader.seek)';
-
-/** Faults that are known and not yet repaired. */
-const KERNEL_FAULTS: Exclusions = {
-  'a small buffer': FAR_COOKIE,
-  'a reader goes back to where it was': FAR_COOKIE,
-  'two readers of one folder': FAR_COOKIE,
-  'removing everything while reading': FAR_COOKIE,
-  'adding and removing while reading': FAR_COOKIE,
-};
-
 /** The Linux kernel's FUSE hands these modes to no daemon (fs/fuse/file.c, fuse_file_fallocate). */
 export const KERNEL_LIMITS: Exclusions = {
   ...BOTH_LIMITS,
-  ...KERNEL_FAULTS,
   'collapsing and inserting ranges': 'the kernel passes on neither FALLOC_FL_COLLAPSE_RANGE nor INSERT_RANGE',
 };
 

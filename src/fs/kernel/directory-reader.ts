@@ -29,7 +29,8 @@ export class DirectoryReader {
     this.#low = low;
     this.#high = high;
     const result = lseek(this.fd, (BigInt(high) << 32n) | BigInt(low), SEEK_SET);
-    return Math.min(result, 0);
+    // ext4's cookies have 63 bits, which come back as a bigint.
+    return result < 0 ? Number(result) : 0;
   }
 
   /** Makes the next entry current; 1, 0 at the end, or -errno. */

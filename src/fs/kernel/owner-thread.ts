@@ -148,7 +148,7 @@ const createNamespace = (truncations: RoutedTruncations, table: ImageTable): Nam
       tell({
         type: 'log',
         level: 'info',
-        message: 'the kernel takes no backing files here',
+        message: 'the kernel does not take a backing file',
         fields: { errno },
       }),
     ),

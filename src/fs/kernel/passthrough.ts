@@ -15,9 +15,10 @@ const FUSE_DEV_IOC_BACKING_CLOSE = 0x4004e502;
 export class Passthrough {
   readonly #fuseFd: number;
   readonly #onRefused: (errno: number) => void;
-  #enabled: boolean;
+  readonly #enabled: boolean;
+  #refused = false;
 
-  /** `onRefused`: the kernel does not take backing files of this file system; asked once. */
+  /** `onRefused`: the kernel does not take a backing file (on a stacked file system, say); called once. */
   constructor(fuseFd: number, enabled: boolean, onRefused: (errno: number) => void) {
     this.#fuseFd = fuseFd;
     this.#enabled = enabled;
@@ -30,8 +31,8 @@ export class Passthrough {
     if (node.passedHandles === 0) {
       const id = ioctl(this.#fuseFd, FUSE_DEV_IOC_BACKING_OPEN, Int32Array.of(fd, 0, 0, 0));
       if (id <= 0) {
-        this.#enabled = false;
-        this.#onRefused(-id);
+        if (!this.#refused) this.#onRefused(-id);
+        this.#refused = true;
         return false;
       }
       node.backingId = id;
