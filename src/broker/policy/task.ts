@@ -1,0 +1,77 @@
+/** A migration task as admission and planning see it, and what they answer. Pure values. */
+import type { BrokerTerms } from '../../leaves/broker.js';
+import type { LinkLoad } from '../../leaves/hot-spots.js';
+import type { Bytes, BytesPerSecond, Millis } from '../../leaves/units.js';
+
+/** Where tasks stand for the planner. */
+export type PlanState = 'waiting' | 'running';
+
+export interface PlanTask {
+  readonly id: string;
+  /** Names of hosts in the topology. */
+  readonly source: string;
+  readonly target: string;
+  /** Bytes still to copy: what the images allocate, or what a running migration has left. */
+  readonly left: Bytes;
+  /** Bytes per second of distinct blocks that the guest is expected to dirty. */
+  readonly dirtyRate: number;
+  readonly terms: BrokerTerms;
+  /** Wall clock. */
+  readonly submittedAt: Millis;
+  readonly notBefore?: Millis;
+  readonly deadline?: Millis;
+  /** 0 (least) to 9. */
+  readonly priority: number;
+  readonly state: PlanState;
+  /** What a running migration moves now. */
+  readonly netRate?: number;
+}
+
+export interface PlanLink {
+  readonly name: string;
+  readonly capacity: BytesPerSecond;
+}
+
+/** What the topology answers: links from source to target in order. */
+export interface Paths {
+  path(source: string, target: string): readonly PlanLink[];
+}
+
+export interface PlanLimits {
+  readonly perHost: number;
+  readonly perLink: number;
+  /** The part of a link's capacity that admission counts on, above 0 to 1. */
+  readonly share: number;
+}
+
+export interface PlanInput {
+  readonly now: Millis;
+  readonly tasks: readonly PlanTask[];
+  readonly paths: Paths;
+  readonly loads: readonly LinkLoad[];
+  readonly limits: PlanLimits;
+}
+
+/** What to do with each waiting task. */
+export type PlanStep =
+  | { readonly id: string; readonly action: 'start'; readonly reason: string }
+  | {
+      readonly id: string;
+      readonly action: 'wait';
+      /** `window`: not before. `hot`: postponed. `busy`: concurrency. `order`: others come first. */
+      readonly cause: 'window' | 'hot' | 'busy' | 'order';
+      readonly reason: string;
+      /** When to look again at the latest; absent: when something ends. */
+      readonly until?: Millis;
+    };
+
+/** Whether a deadline can be met, with the arithmetic in words. */
+export interface Admission {
+  readonly feasible: boolean;
+  /** One line with the numbers: what has to move, how fast it can, when it would end. */
+  readonly arithmetic: string;
+  /** When it would end at the latest, wall clock; absent where it never would. */
+  readonly finish?: Millis;
+  /** The latest start that still meets the deadline with the path to itself. */
+  readonly latestStart?: Millis;
+}
