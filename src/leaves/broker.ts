@@ -23,6 +23,9 @@ export interface BrokerTerms {
   readonly vmmTime: Millis;
 }
 
+/** How a migration is asked to be managed: terms that are absent have their defaults; `off`: it has no broker. */
+export type BrokerChoice = 'off' | Partial<BrokerTerms>;
+
 /** One link of the path of a migration, and the other migrations that use it. */
 export interface PathLink {
   readonly link: string;
@@ -59,6 +62,8 @@ export type BrokerZone = 'calm' | 'warning' | 'danger';
 export interface BrokerSnapshot {
   readonly migrationId: string;
   readonly terms: BrokerTerms;
+  /** Between two decisions, as it is now. */
+  readonly period: Millis;
   readonly path: readonly PathLink[];
   readonly zone: BrokerZone;
   /** Time to deadline divided by time left; absent without a deadline or an estimate. */
@@ -71,8 +76,11 @@ export interface BrokerSnapshot {
   readonly bytesLeft: Bytes;
   /** The last decision in words, with its numbers. */
   readonly reason: string;
-  readonly decidedAt: Millis;
+  /** Wall clock; absent before the first decision. */
+  readonly decidedAt?: Millis;
   readonly decisions: number;
+  /** Nothing is decided any more, and no limit of it is in force. */
+  readonly ended: boolean;
 }
 
 /** What the control API may ask of the brokers of a host; every method rejects with a `MigrateFsError`. */
