@@ -1,0 +1,32 @@
+/** The terms a broker works with where none were asked for. */
+import type { BrokerTerms, PathLink } from '../leaves/broker.js';
+import { bytesPerSecond, millis } from '../leaves/units.js';
+
+/** The paper's evaluation (section V-B) has 300 % and 400 %. */
+const DANGER_DEFAULT = 3;
+/** Above `danger`. */
+const WARNING_ABOVE_DANGER = 1;
+const QUIET_PERIODS_DEFAULT = 5;
+const STEP_DEFAULT = bytesPerSecond(10_000_000);
+/** Part of the capacity of the first link. */
+const STEP_SHARE = 0.1;
+const FLOOR_DEFAULT = bytesPerSecond(1_000_000);
+const DISK_FLOOR_DEFAULT = bytesPerSecond(1_000_000);
+const VMM_TIME_DEFAULT = millis(10_000);
+
+/** `asked` with its gaps filled; the step follows the first link of the path where its capacity is known. */
+export const completeTerms = (asked: Partial<BrokerTerms>, path: readonly PathLink[] = []): BrokerTerms => {
+  const capacity = path[0]?.capacity;
+  const danger = asked.danger ?? DANGER_DEFAULT;
+  return {
+    danger,
+    warning: asked.warning ?? danger + WARNING_ABOVE_DANGER,
+    important: asked.important ?? false,
+    ...(asked.period !== undefined && { period: asked.period }),
+    quietPeriods: asked.quietPeriods ?? QUIET_PERIODS_DEFAULT,
+    step: asked.step ?? (capacity === undefined ? STEP_DEFAULT : bytesPerSecond(capacity * STEP_SHARE)),
+    floor: asked.floor ?? FLOOR_DEFAULT,
+    diskFloor: asked.diskFloor ?? DISK_FLOOR_DEFAULT,
+    vmmTime: asked.vmmTime ?? VMM_TIME_DEFAULT,
+  };
+};
