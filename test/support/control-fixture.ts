@@ -1,5 +1,5 @@
-import type { ControlServer } from '../../src/control/control-server.js';
 import { serveControl } from '../../src/control/control-server.js';
+import type { ControlServer } from '../../src/control/grpc-server.js';
 import type { DaemonStatus } from '../../src/leaves/migration.js';
 import type { TlsIdentity } from '../../src/leaves/tls-identity.js';
 import { millis } from '../../src/leaves/units.js';
