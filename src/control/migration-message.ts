@@ -9,9 +9,15 @@ import type {
   VerifyReport,
 } from '../leaves/migration.js';
 import { CUTOVER_POLICIES, MIGRATION_EDGES } from '../leaves/migration.js';
+import type { TransferLoad } from '../leaves/time-left.js';
 import type { BytesPerSecond } from '../leaves/units.js';
 import { bytes, bytesPerSecond, generation, millis, UNLIMITED } from '../leaves/units.js';
-import type { DaemonStatusMessage, MigrationMessage, VerifyReportMessage } from './wire.js';
+import type {
+  DaemonStatusMessage,
+  MigrationMessage,
+  TransferLoadMessage,
+  VerifyReportMessage,
+} from './wire.js';
 
 const KB = 1000;
 /** Ranges of one image in a VerifyReport. */
@@ -57,6 +63,28 @@ export const rateOfKb = (kb: number): BytesPerSecond => (kb === 0 ? UNLIMITED : 
 const whole = (value: number | undefined): number | undefined =>
   value === undefined ? undefined : Math.round(value);
 
+const loadMessage = (load: TransferLoad): TransferLoadMessage => ({
+  leftBytes: load.left,
+  allocatedBytes: load.allocated,
+  networkKbPerS: load.netRate / KB,
+  dirtyKbPerS: load.dirtyRate / KB,
+  diskKbPerS: load.writeRate / KB,
+  networkDeviationKbPerS: load.netDeviation / KB,
+  dirtyDeviationKbPerS: load.dirtyDeviation / KB,
+  converging: load.converging,
+});
+
+const loadOf = (message: TransferLoadMessage): TransferLoad => ({
+  left: bytes(message.leftBytes),
+  allocated: bytes(message.allocatedBytes),
+  netRate: message.networkKbPerS * KB,
+  dirtyRate: message.dirtyKbPerS * KB,
+  writeRate: message.diskKbPerS * KB,
+  netDeviation: message.networkDeviationKbPerS * KB,
+  dirtyDeviation: message.dirtyDeviationKbPerS * KB,
+  converging: message.converging,
+});
+
 export const migrationMessage = (snapshot: MigrationSnapshot): MigrationMessage => ({
   id: snapshot.id,
   role: enumName('ROLE', snapshot.role),
@@ -86,6 +114,9 @@ export const migrationMessage = (snapshot: MigrationSnapshot): MigrationMessage 
   networkLimitKbPerS: kbPerS(snapshot.netLimit),
   diskLimitKbPerS: kbPerS(snapshot.diskLimit),
   etaMs: whole(snapshot.eta),
+  etaLowMs: whole(snapshot.etaLow),
+  etaHighMs: whole(snapshot.etaHigh),
+  load: snapshot.load && loadMessage(snapshot.load),
   error: snapshot.error && { ...snapshot.error },
   cutoverStallMs: snapshot.cutoverStall,
 });
@@ -123,6 +154,9 @@ export const snapshotOf = (message: MigrationMessage): MigrationSnapshot => {
     ...(message.deadlineUnixMs !== undefined && { deadline: millis(message.deadlineUnixMs) }),
     ...(message.endedUnixMs !== undefined && { endedAt: millis(message.endedUnixMs) }),
     ...(message.etaMs !== undefined && { eta: millis(message.etaMs) }),
+    ...(message.etaLowMs !== undefined && { etaLow: millis(message.etaLowMs) }),
+    ...(message.etaHighMs !== undefined && { etaHigh: millis(message.etaHighMs) }),
+    ...(message.load && { load: loadOf(message.load) }),
     ...(message.error && {
       error: { code: message.error.code as ErrorCode, message: message.error.message },
     }),

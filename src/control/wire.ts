@@ -44,6 +44,17 @@ export interface ImageProgressMessage {
   readonly generation: number;
 }
 
+export interface TransferLoadMessage {
+  readonly leftBytes: number;
+  readonly allocatedBytes: number;
+  readonly networkKbPerS: number;
+  readonly dirtyKbPerS: number;
+  readonly diskKbPerS: number;
+  readonly networkDeviationKbPerS: number;
+  readonly dirtyDeviationKbPerS: number;
+  readonly converging: boolean;
+}
+
 export interface MigrationMessage {
   readonly id: string;
   readonly role: string;
@@ -68,6 +79,9 @@ export interface MigrationMessage {
   readonly etaMs?: number | undefined;
   readonly error?: { readonly code: string; readonly message: string } | null | undefined;
   readonly cutoverStallMs?: number | undefined;
+  readonly load?: TransferLoadMessage | null | undefined;
+  readonly etaLowMs?: number | undefined;
+  readonly etaHighMs?: number | undefined;
 }
 
 export interface ListMigrationsResponse {

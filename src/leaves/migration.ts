@@ -1,5 +1,6 @@
 /** The vocabulary of a migration, shared by every layer: states, what is asked for, what is reported. */
 import type { PlainError } from './errors.js';
+import type { TransferLoad } from './time-left.js';
 import type { Bytes, BytesPerSecond, Generation, Millis } from './units.js';
 
 /** States of a migration, on either side (DESIGN 3.3). */
@@ -92,6 +93,11 @@ export interface MigrationSnapshot {
   readonly diskLimit: BytesPerSecond;
   /** Estimated milliseconds until in sync; absent while unknown. */
   readonly eta?: Millis;
+  /** The band around `eta`; `etaHigh` is absent where there is no upper end. */
+  readonly etaLow?: Millis;
+  readonly etaHigh?: Millis;
+  /** What the estimate is made from; of a source from the bulk copy until the cutover. */
+  readonly load?: TransferLoad;
   /** Why it is interrupted or has failed. */
   readonly error?: PlainError;
   /** How long the first target write (or the Cutover call) waited for ownership, milliseconds. */

@@ -39,6 +39,18 @@ export const snapshotExample: MigrationSnapshot = {
   netLimit: UNLIMITED,
   diskLimit: UNLIMITED,
   eta: millis(5000),
+  etaLow: millis(4000),
+  etaHigh: millis(7000),
+  load: {
+    left: bytes(512 * MiB),
+    allocated: bytes(GiB),
+    netRate: 118_250_000,
+    dirtyRate: 12_500_000,
+    writeRate: 30_000_000,
+    netDeviation: 2_000_000,
+    dirtyDeviation: 500_000,
+    converging: false,
+  },
 };
 
 /** The port that the control API drives, with a script in place of a replica thread. */
@@ -81,7 +93,7 @@ export class FakeMigrationControl implements MigrationControl {
 
   async start(request: MigrationRequest): Promise<MigrationSnapshot> {
     await this.#enter(['start', request]);
-    const { deadline: _none, eta: _unknown, ...example } = snapshotExample;
+    const { deadline: _none, eta: _unknown, etaLow: _low, etaHigh: _high, ...example } = snapshotExample;
     const snapshot = this.put({
       ...example,
       id: `m${this.migrations.size + 1}`,

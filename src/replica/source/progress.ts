@@ -64,6 +64,21 @@ export class Progress implements TransferCounters {
     return this.#dirtied.rate;
   }
 
+  /** Standard deviations of the two rates. */
+  get netDeviation(): number {
+    return this.#net.deviation;
+  }
+
+  get dirtyDeviation(): number {
+    return this.#dirtied.deviation;
+  }
+
+  /** Takes one sample for the deviations; to be called every 250 ms or so. */
+  sample(): void {
+    this.#net.sample();
+    this.#dirtied.sample();
+  }
+
   /**
    * What the guests write: exact while their writes come through the replica thread; while they are only tracked, the
    * distinct dirty blocks are all that is known, so a block written twice between two looks counts once.

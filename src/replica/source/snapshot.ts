@@ -1,7 +1,9 @@
 import type { MigrationRequest, MigrationSnapshot, MigrationState } from '../../leaves/migration.js';
 import type { TokenBucket } from '../../leaves/token-bucket.js';
+import type { TimeLeft, TransferLoad } from '../../leaves/time-left.js';
+import { timeLeft } from '../../leaves/time-left.js';
 import type { Bytes, Millis } from '../../leaves/units.js';
-import { generation, millis } from '../../leaves/units.js';
+import { bytes, generation, millis } from '../../leaves/units.js';
 import type { ImageGroup } from './image-group.js';
 import type { Pacing } from './pacing.js';
 import type { Progress } from './progress.js';
@@ -18,12 +20,35 @@ interface Described {
   readonly bytesTotal: Bytes;
 }
 
+const transferLoad = ({ group, progress }: Described, left: Bytes): TransferLoad => ({
+  left,
+  // The blocks at both ends of an extent are dirty as a whole.
+  allocated: bytes(Math.max(group.allocated, left)),
+  netRate: progress.netRate,
+  dirtyRate: progress.dirtyRate,
+  writeRate: progress.writeRate,
+  netDeviation: progress.netDeviation,
+  dirtyDeviation: progress.dirtyDeviation,
+  converging: group.converging,
+});
+
+const estimated = ({
+  expected,
+  low,
+  high,
+}: TimeLeft): Pick<MigrationSnapshot, 'eta' | 'etaLow' | 'etaHigh'> => ({
+  eta: expected,
+  etaLow: low,
+  ...(Number.isFinite(high) ? { etaHigh: millis(high) } : {}),
+});
+
 /** What is reported of a migration at its source, but for how it ended. */
 export const describeTransfer = (migration: Described): MigrationSnapshot => {
   const { id, state, request, group, progress, pacing, diskBucket, startedAt, bytesTotal } = migration;
   const bytesLeft = group.left;
-  const drain = Math.min(progress.netRate, pacing.rate) - progress.dirtyRate;
   const moving = state === 'bulk-copy' || state === 'dirty-resend';
+  const load = transferLoad(migration, bytesLeft);
+  const estimate = moving ? timeLeft({ ...load, netRate: Math.min(load.netRate, pacing.rate) }) : undefined;
   return {
     id,
     role: 'source',
@@ -51,6 +76,7 @@ export const describeTransfer = (migration: Described): MigrationSnapshot => {
     dirtyRate: progress.dirtyRate,
     netLimit: pacing.own.rate,
     diskLimit: diskBucket.rate,
-    ...(moving && drain > 0 ? { eta: millis((bytesLeft / drain) * 1000) } : {}),
+    ...(moving || state === 'mirroring' ? { load } : {}),
+    ...(estimate ? estimated(estimate) : {}),
   };
 };

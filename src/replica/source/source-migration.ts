@@ -29,7 +29,9 @@ import type { SourceImage } from './source-image.js';
 import { SourceWire } from './source-wire.js';
 import { verifyImage } from './verify.js';
 
-const PROGRESS_INTERVAL = millis(500);
+/** Between two looks at what was written and became dirty. */
+const SAMPLE_INTERVAL = millis(250);
+const SAMPLES_PER_REPORT = 2;
 /** A guest never waits longer than this (and a tick) for a target whose disk hangs. */
 const MIRROR_ACK_MAX = millis(10_000);
 const OFFER_INTERVAL = millis(1_000);
@@ -84,6 +86,7 @@ export class SourceMigration {
   #taken = false;
   #bulkDone = false;
   #compareDigests = false;
+  #ticks = 0;
   #idled: Promise<void> | undefined;
   /** The connection when it ended: the first that is asked to discard. */
   #detached: PeerConnection | null = null;
@@ -593,10 +596,12 @@ export class SourceMigration {
   }
 
   #tick(): void {
-    this.#environment.clock.after(PROGRESS_INTERVAL, () => {
+    this.#environment.clock.after(SAMPLE_INTERVAL, () => {
       if (isFinal(this.#state) || this.#stopping.signal.aborted) return;
       for (const image of this.group.images)
         this.progress.dirtied(image.takeNewlyDirty() * image.bitmap.blockSize);
+      this.progress.sample();
+      this.#ticks++;
       try {
         this.group.assertTracked();
       } catch (error) {
@@ -609,8 +614,10 @@ export class SourceMigration {
             `${this.request.target} acknowledged nothing for ${MIRROR_ACK_MAX / 1000} s while a guest waited`,
           ),
         );
-      this.#tellPhase();
-      this.#environment.publish(this.snapshot());
+      if (this.#ticks % SAMPLES_PER_REPORT === 0) {
+        this.#tellPhase();
+        this.#environment.publish(this.snapshot());
+      }
       this.#tick();
     });
   }
