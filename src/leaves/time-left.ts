@@ -28,6 +28,27 @@ export interface TimeLeft {
   readonly high: number;
 }
 
+/** What would be changed about a load. */
+export interface Change {
+  /** The network carries this instead. */
+  readonly netRate?: number;
+  /** The guests write no more than this. */
+  readonly writeLimit?: number;
+}
+
+/** `timeLeft` as it would be at another network rate, or with the guests' writes limited. */
+export const timeLeftWith = (load: TransferLoad, change: Change): TimeLeft | undefined => {
+  const { netRate = load.netRate, writeLimit = Number.POSITIVE_INFINITY } = change;
+  const share = load.writeRate > writeLimit ? writeLimit / load.writeRate : 1;
+  return timeLeft({
+    ...load,
+    netRate,
+    writeRate: load.writeRate * share,
+    dirtyRate: load.dirtyRate * share,
+    dirtyDeviation: load.dirtyDeviation * share,
+  });
+};
+
 /** Undefined: not known, or it never gets there at these rates. */
 export const timeLeft = (load: TransferLoad): TimeLeft | undefined => {
   const drain = load.netRate - (load.converging ? 0 : load.dirtyRate);
