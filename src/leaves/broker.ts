@@ -7,7 +7,7 @@ export interface BrokerTerms {
   readonly danger: number;
   /** The guest's writes are limited at or below this ratio. Not below `danger`. */
   readonly warning: number;
-  /** In danger from the start: never obeys, always asks. */
+  /** In danger as soon as its ratio is at the warning threshold: the first to ignore congestion and to ask others. */
   readonly important: boolean;
   /** Between two decisions; absent: a fiftieth of the time to the deadline, 1 s to 60 s. */
   readonly period?: Millis;

@@ -36,12 +36,24 @@ export interface NetworkMemory {
   readonly quietPeriods: number;
 }
 
+/** What a disk limit has to remember, because under one the guest's own rate cannot be observed. */
+export interface DiskMemory {
+  /** Bytes per second that the guest wrote, or was seen to want. */
+  readonly demand: number;
+  /** Decisions in a row at which Expression 1 did not hold. */
+  readonly endangeredPeriods: number;
+}
+
+/** Nothing of the past counts but the previous one of these. */
 export interface Decision {
   readonly zone: BrokerZone;
   readonly ratio?: number;
   readonly netLimit: BytesPerSecond;
   readonly diskLimit: BytesPerSecond;
   readonly memory: NetworkMemory;
+  readonly disk: DiskMemory;
+  /** Decisions in a row without a byte acknowledged while copying. */
+  readonly stalledPeriods: number;
   /** Links whose sharers are to be asked to back off. */
   readonly askOn: readonly string[];
   /** One line for the log and the operator: what was done and why, with the numbers. */

@@ -1,0 +1,111 @@
+/** The weakest limit of the guest's writes that makes Expression 1 hold again, applied late and released early. */
+import type { TimeLeft, TransferLoad } from '../../leaves/time-left.js';
+import { timeLeft } from '../../leaves/time-left.js';
+import type { BytesPerSecond } from '../../leaves/units.js';
+import { bytesPerSecond, UNLIMITED } from '../../leaves/units.js';
+import type { Case, Decision, DiskMemory, Observation } from './decision.js';
+import type { Laxity } from './laxity.js';
+import { isCopying } from './laxity.js';
+
+/** Expression 1 counts as endangered when less than this part of what is needed would be to spare. */
+export const DISK_MARGIN = 0.1;
+/** Expression 1 has to be endangered at this many decisions in a row before a guest is limited. */
+export const DISK_CONFIRMATIONS = 2;
+/** A limit is released when Expression 1 holds even if the guest wrote this part more than it wants to. */
+export const DISK_RELEASE = 0.1;
+/** A guest that writes at least this part of its limit would write more without it. */
+const PRESSING = 0.9;
+/** What a guest wanted before it was limited is forgotten by this factor a period while it does not press. */
+const DEMAND_DECAY = 0.7;
+/** The search for the limit ends at this part of it. */
+const PRECISION = 1 / 1024;
+
+/** Stands in for the one of time-left.ts until that is there. */
+const timeLeftWith = (
+  load: TransferLoad,
+  { netRate, writeLimit }: { netRate: number; writeLimit: number },
+): TimeLeft | undefined => {
+  const part = load.writeRate > writeLimit ? writeLimit / load.writeRate : 1;
+  return timeLeft({ ...load, netRate, writeRate: load.writeRate * part, dirtyRate: load.dirtyRate * part });
+};
+
+export type DiskAction = 'none' | 'limit' | 'floor' | 'keep' | 'release';
+
+export interface DiskLimit {
+  readonly limit: BytesPerSecond;
+  readonly memory: DiskMemory;
+  readonly action: DiskAction;
+  /** Milliseconds by which it would end after the deadline, without a limit (or, `floor`, with it). */
+  readonly late?: number;
+}
+
+/** The load as it would be if the guest wrote at `rate`: as many distinct blocks for each byte as now. */
+const writing = (load: TransferLoad, rate: number): TransferLoad => ({
+  ...load,
+  writeRate: rate,
+  dirtyRate: load.writeRate > 0 ? (load.dirtyRate * rate) / load.writeRate : load.dirtyRate,
+});
+
+/** What the guest would write without a limit, as far as that is known under one. */
+const demandOf = (load: TransferLoad, limit: BytesPerSecond, memory: DiskMemory): number => {
+  if (limit === UNLIMITED) return load.writeRate;
+  const faded = load.writeRate >= limit * PRESSING ? memory.demand : memory.demand * DEMAND_DECAY;
+  return Math.max(faded, load.writeRate);
+};
+
+/** Above 1, and below the ratio of a warning: the limit must not make itself look superfluous. */
+const requiredRatio = (warning: number): number => Math.min(1 + DISK_MARGIN, (1 + warning) / 2);
+
+/**
+ * The next limit for a migration that is expected to send at `netRate`. None unless it copies towards a deadline that
+ * is still to come, with a ratio at or below the warning threshold, and Expression 1 does not hold. While the time left
+ * is unknown a limit stays as it is.
+ */
+export const diskLimit = (
+  { terms, deadline }: Case,
+  { state, load, at }: Observation,
+  { ratio, timeToDeadline }: Laxity,
+  netRate: number,
+  previous: Pick<Decision, 'diskLimit' | 'disk'> | undefined,
+): DiskLimit => {
+  const before = previous?.diskLimit ?? UNLIMITED;
+  const memory = previous?.disk ?? { demand: 0, endangeredPeriods: 0 };
+  const none = (demand: number, endangeredPeriods = 0): DiskLimit => ({
+    limit: UNLIMITED,
+    memory: { demand, endangeredPeriods },
+    action: before === UNLIMITED ? 'none' : 'release',
+  });
+  if (!isCopying(state) && state !== 'interrupted' && state !== 'paused') return none(0);
+  if (deadline === undefined || deadline <= at) return none(load.writeRate);
+  if (ratio === undefined || timeToDeadline === undefined) return { limit: before, memory, action: 'keep' };
+  if (ratio > terms.warning) return none(load.writeRate);
+
+  const demand = demandOf(load, before, memory);
+  const needed = (wanted: number, limit: BytesPerSecond): number => {
+    const left = timeLeftWith(writing(load, wanted), { netRate, writeLimit: limit });
+    return left === undefined ? Number.POSITIVE_INFINITY : left.expected + terms.vmmTime;
+  };
+  const required = requiredRatio(terms.warning);
+  const holds = (wanted: number, limit: BytesPerSecond): boolean =>
+    needed(wanted, limit) * required <= timeToDeadline;
+  const tested = before === UNLIMITED ? demand : demand * (1 + DISK_RELEASE);
+  // A guest that writes no more than the floor allows cannot be helped by a limit.
+  if (holds(tested, UNLIMITED) || demand <= terms.diskFloor) return none(demand);
+
+  const endangeredPeriods = Math.min(memory.endangeredPeriods + 1, DISK_CONFIRMATIONS);
+  if (before === UNLIMITED && endangeredPeriods < DISK_CONFIRMATIONS) return none(demand, endangeredPeriods);
+  const floorNeeds = needed(tested, terms.diskFloor);
+  const next = { demand, endangeredPeriods };
+  if (!holds(tested, terms.diskFloor)) {
+    return { limit: terms.diskFloor, memory: next, action: 'floor', late: floorNeeds - timeToDeadline };
+  }
+  let enough: number = terms.diskFloor;
+  let tooMuch = tested;
+  while (tooMuch - enough > Math.max(1, enough * PRECISION)) {
+    const middle = (enough + tooMuch) / 2;
+    if (holds(tested, bytesPerSecond(middle))) enough = middle;
+    else tooMuch = middle;
+  }
+  const limit = bytesPerSecond(Math.max(Math.floor(enough), terms.diskFloor));
+  return { limit, memory: next, action: 'limit', late: needed(demand, UNLIMITED) - timeToDeadline };
+};

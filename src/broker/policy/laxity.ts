@@ -1,0 +1,68 @@
+/** How much time a migration has for what it needs (paper, section IV; Expression 1 as DESIGN 2 corrects it). */
+import type { BrokerTerms, BrokerZone } from '../../leaves/broker.js';
+import type { MigrationState } from '../../leaves/migration.js';
+import { timeLeft } from '../../leaves/time-left.js';
+import type { Case, Decision, Observation } from './decision.js';
+
+/** Danger is left only when the ratio is this much above the threshold, so that a ratio at it does not flip. */
+export const DANGER_HYSTERESIS = 0.05;
+/** Decisions in a row without a byte acknowledged, while copying, after which it counts as never getting there. */
+export const STALLED_PERIODS = 3;
+
+export interface Laxity {
+  readonly zone: BrokerZone;
+  /** Time to deadline divided by what is needed; 0 where it never gets there or is late already. */
+  readonly ratio?: number;
+  /** Milliseconds; negative once the deadline has passed. Absent without one. */
+  readonly timeToDeadline?: number;
+  /** Milliseconds until the hypervisor is done; `Infinity`: never at these rates. Absent while unknown. */
+  readonly needed?: number;
+  readonly stalledPeriods: number;
+}
+
+/** States in which the rates say how fast the copying gets on. */
+const MEASURED: readonly MigrationState[] = ['bulk-copy', 'dirty-resend', 'mirroring', 'cutover'];
+export const isMeasured = (state: MigrationState): boolean => MEASURED.includes(state);
+
+/** States in which the broker's network limit decides what is sent. */
+export const isCopying = (state: MigrationState): boolean =>
+  state === 'bulk-copy' || state === 'dirty-resend';
+
+/** Below this ratio it is in danger. Important migrations face it as soon as others are warned. */
+export const dangerThreshold = (terms: BrokerTerms, previous: BrokerZone | undefined): number =>
+  (terms.important ? terms.warning : terms.danger) * (previous === 'danger' ? 1 + DANGER_HYSTERESIS : 1);
+
+/** Milliseconds of copying left: `Infinity` where it never ends at these rates, undefined while unknown. */
+const copyingLeft = ({ state, load }: Observation, stalledPeriods: number): number | undefined => {
+  if (!isMeasured(state)) return undefined;
+  const left = timeLeft(load);
+  if (left) return left.expected;
+  const outrun = load.netRate > 0 && load.dirtyRate >= load.netRate;
+  return outrun || stalledPeriods >= STALLED_PERIODS ? Number.POSITIVE_INFINITY : undefined;
+};
+
+const zoneOf = (terms: BrokerTerms, ratio: number, previous: BrokerZone | undefined): BrokerZone => {
+  const threshold = dangerThreshold(terms, previous);
+  // An important one asks at the threshold itself, where others are warned.
+  if (ratio < threshold || (terms.important && ratio === threshold)) return 'danger';
+  return ratio <= terms.warning ? 'warning' : 'calm';
+};
+
+/**
+ * Without a deadline: calm, no ratio. Without an estimate (not copying, or nothing measured yet): the zone that it was
+ * in, no ratio.
+ */
+export const laxity = (subject: Case, observation: Observation, previous: Decision | undefined): Laxity => {
+  const { terms, deadline } = subject;
+  const { state, load, at } = observation;
+  const stalled = isCopying(state) && load.left > 0 && load.netRate === 0;
+  const stalledPeriods = stalled ? Math.min((previous?.stalledPeriods ?? 0) + 1, STALLED_PERIODS) : 0;
+  if (deadline === undefined) return { zone: 'calm', stalledPeriods };
+  const timeToDeadline = deadline - at;
+  const copying = copyingLeft(observation, stalledPeriods);
+  if (copying === undefined) return { zone: previous?.zone ?? 'calm', timeToDeadline, stalledPeriods };
+  const needed = copying + terms.vmmTime;
+  // A millisecond at least: with nothing left and no time for the hypervisor there is nothing to divide by.
+  const ratio = Math.max(timeToDeadline, 0) / Math.max(needed, 1);
+  return { zone: zoneOf(terms, ratio, previous?.zone), ratio, timeToDeadline, needed, stalledPeriods };
+};
