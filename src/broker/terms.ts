@@ -8,15 +8,15 @@ const DANGER_DEFAULT = 3;
 const WARNING_ABOVE_DANGER = 1;
 const QUIET_PERIODS_DEFAULT = 5;
 const STEP_DEFAULT = bytesPerSecond(10_000_000);
-/** Part of the capacity of the first link. */
+/** Part of the capacity of the narrowest link of the path. */
 const STEP_SHARE = 0.1;
 const FLOOR_DEFAULT = bytesPerSecond(1_000_000);
 const DISK_FLOOR_DEFAULT = bytesPerSecond(1_000_000);
 const VMM_TIME_DEFAULT = millis(10_000);
 
-/** `asked` with its gaps filled; the step follows the first link of the path where its capacity is known. */
+/** `asked` with its gaps filled; the step follows the capacities of the path where one is known. */
 export const completeTerms = (asked: Partial<BrokerTerms>, path: readonly PathLink[] = []): BrokerTerms => {
-  const capacity = path[0]?.capacity;
+  const capacity = Math.min(...path.map((link) => link.capacity ?? Number.POSITIVE_INFINITY));
   const danger = asked.danger ?? DANGER_DEFAULT;
   return {
     danger,
@@ -24,7 +24,7 @@ export const completeTerms = (asked: Partial<BrokerTerms>, path: readonly PathLi
     important: asked.important ?? false,
     ...(asked.period !== undefined && { period: asked.period }),
     quietPeriods: asked.quietPeriods ?? QUIET_PERIODS_DEFAULT,
-    step: asked.step ?? (capacity === undefined ? STEP_DEFAULT : bytesPerSecond(capacity * STEP_SHARE)),
+    step: asked.step ?? (Number.isFinite(capacity) ? bytesPerSecond(capacity * STEP_SHARE) : STEP_DEFAULT),
     floor: asked.floor ?? FLOOR_DEFAULT,
     diskFloor: asked.diskFloor ?? DISK_FLOOR_DEFAULT,
     vmmTime: asked.vmmTime ?? VMM_TIME_DEFAULT,
