@@ -130,10 +130,10 @@ export const runDaemon = async (options: DaemonOptions): Promise<void> => {
   assertSafeListener('data', options.data, options);
   const log = openLog(options);
   const sink: LogSink = (level, message, fields) => log[level](fields ?? {}, message);
-  const { imageDir, mountpoint, workers, passthrough, tls } = options;
+  const { imageDir, mountpoint, workers, workersMax, passthrough, tls } = options;
   const mount = options.transport === 'kernel' ? mountKernel : mountFuseNative;
   using stops = new StopRequests();
-  const fileSystem = await mount({ imageDir, mountpoint, workers, passthrough, log: sink });
+  const fileSystem = await mount({ imageDir, mountpoint, workers, workersMax, passthrough, log: sink });
   exitOnDefect(log);
   try {
     const { data, peerTimeout, blockSize, netLimit } = options;

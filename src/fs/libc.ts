@@ -96,6 +96,11 @@ export const writeInPool = (fd: number, data: Uint8Array): Promise<void> =>
   new Promise((resolve) => {
     writeFunction.async(fd, data, data.length, () => resolve());
   });
+/** `events` and `revents` are in the third word of each pollfd: int fd, short events, short revents. */
+export const rawPoll = raw<[fds: Int32Array, count: number, timeout: number]>(
+  'int poll(void *fds, unsigned long count, int timeout)',
+);
+export const POLLIN = 1;
 export const rawPread = raw<[fd: number, data: Uint8Array, length: number, offset: number]>(
   'int64_t pread(int fd, void *data, size_t length, int64_t offset)',
 );

@@ -6,8 +6,10 @@ export interface MountOptions {
   readonly imageDir: string;
   /** Absolute; may be `imageDir` itself. */
   readonly mountpoint: string;
-  /** Data workers of the kernel transport. */
+  /** Data workers of the kernel transport, at least. */
   readonly workers: number;
+  /** While requests wait for them, at most. */
+  readonly workersMax: number;
   /** Let the kernel read files that are open for reading only itself, where it can (kernel transport). */
   readonly passthrough: boolean;
   /** Descriptors of the process at most, where the system would allow more. */

@@ -24,8 +24,10 @@ export interface DaemonOptions {
   /** Address of the data port. Port 0: any free one. */
   readonly data: HostPort;
   readonly transport: Transport;
-  /** Number of data workers. */
+  /** Data workers, at least. */
   readonly workers: number;
+  /** Data workers while requests wait for them, at most. */
+  readonly workersMax: number;
   /** Whether the kernel may read files that are open for reading only itself. */
   readonly passthrough: boolean;
   /** Absent: no certificates, so loopback addresses only unless `insecure`. */

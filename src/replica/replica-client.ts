@@ -10,6 +10,9 @@ import type { Bytes, BytesPerSecond, Millis } from '../leaves/units.js';
 import { millis } from '../leaves/units.js';
 import type { ReplicaThreadData, ReplicaThreadEvent, ReplicaThreadMethods } from './thread-messages.js';
 
+/** MB; see `service-thread.ts`. Copying allocates for each batch and frame, and nothing of it lives long. */
+const YOUNG_GENERATION_MAX = 12;
+
 /** After this long the thread is ended as it is: nobody uses the mount any more. */
 const SHUTDOWN_MAX = millis(5_000);
 
@@ -52,6 +55,7 @@ export const startReplica = async (options: ReplicaOptions): Promise<ReplicaClie
     name: 'replica',
     workerData,
     transferList: [...fileSystem.transfer, control.port2, events.port2],
+    resourceLimits: { maxYoungGenerationSizeMb: YOUNG_GENERATION_MAX },
   });
   const listeners = new Set<(snapshot: MigrationSnapshot) => void>();
   const dataAddress = await new Promise<string>((resolve, reject) => {
@@ -83,7 +87,8 @@ export const startReplica = async (options: ReplicaOptions): Promise<ReplicaClie
     start: (request) => remote.start(request),
     get: (id) => remote.get(id),
     list: () => remote.list(),
-    setLimits: (id, change) => remote.setLimits(id, change),
+    setLimits: (id, change, by) => remote.setLimits(id, change, by),
+    describeImages: (names) => remote.describeImages(names),
     pause: (id) => remote.pause(id),
     resume: (id) => remote.resume(id),
     cancel: (id) => remote.cancel(id),

@@ -68,6 +68,7 @@ const run = async (): Promise<void> => {
     imageDir,
     mountpoint,
     workers: Number(workers),
+    workersMax: Number(workers),
     passthrough: passthrough === 'auto',
     ...(openFilesMax && { openFilesMax: Number(openFilesMax) }),
     log: (level, message, fields) =>

@@ -1,5 +1,4 @@
 import { readFileSync } from 'node:fs';
-import { availableParallelism } from 'node:os';
 import { resolve } from 'node:path';
 import { Command, CommanderError, Option } from 'commander';
 import type { DaemonOptions, LogLevel, Transport } from '../../leaves/daemon-options.js';
@@ -27,7 +26,8 @@ import {
 } from '../option-parsers.js';
 
 const WORKERS_MAX = 64;
-const WORKERS_DEFAULT_MAX = 8;
+const WORKERS_DEFAULT = 2;
+const WORKERS_MAX_DEFAULT = 8;
 const PEER_TIMEOUT_DEFAULT = '5s';
 const PEER_TIMEOUT_MIN_MS = 100;
 const PEER_TIMEOUT_MAX_MS = 600_000;
@@ -55,6 +55,7 @@ interface MountFlags {
   readonly data: HostPort;
   readonly transport: Transport;
   readonly workers: number;
+  readonly workersMax?: number;
   readonly passthrough: 'auto' | 'off';
   readonly config?: string;
   readonly logLevel: LogLevel;
@@ -149,6 +150,7 @@ const mount = async (
     data: flags.data,
     transport: flags.transport,
     workers: flags.workers,
+    workersMax: Math.max(flags.workers, flags.workersMax ?? WORKERS_MAX_DEFAULT),
     passthrough: flags.passthrough === 'auto',
     ...(tls && { tls }),
     insecure: flags.insecure,
@@ -164,7 +166,6 @@ const mount = async (
 };
 
 export const mountCommand = (): Command => {
-  const workersDefault = Math.min(WORKERS_DEFAULT_MAX, Math.max(2, availableParallelism()));
   const command = new Command('mount')
     .description('serve a directory of disk images as a file system')
     .argument('[image-dir]', 'directory with the images; required here or in the file of --config')
@@ -183,9 +184,15 @@ export const mountCommand = (): Command => {
       new Option('--transport <kind>', 'how to talk to the kernel').choices(TRANSPORTS).default('kernel'),
     )
     .addOption(
-      new Option('--workers <n>', 'threads that serve reads and writes')
+      new Option('--workers <n>', 'threads that serve reads and writes, at least')
         .argParser(checkedBy(wholeNumber(1, WORKERS_MAX)))
-        .default(workersDefault),
+        .default(WORKERS_DEFAULT),
+    )
+    .addOption(
+      new Option(
+        '--workers-max <n>',
+        'threads that serve reads and writes, while requests wait (default: 8)',
+      ).argParser(checkedBy(wholeNumber(1, WORKERS_MAX))),
     )
     .addOption(
       new Option('--passthrough <when>', 'let the kernel read files opened for reading only by itself')

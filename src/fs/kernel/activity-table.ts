@@ -9,11 +9,14 @@ const UNIQUE_HIGH = 3;
 const OPCODE = 4;
 const CALLER = 5;
 const FUSE_FD = 6;
+/** Not 0: one worker too many; it ends after its next request. */
+const RETIRED = 7;
 /** Instead of a sequence: another thread serves in its place; it ends when its call returns. */
 const REPLACED = -1;
 const SEQUENCE_MASK = 0x3fffffff;
 
 const FLUSHES = PARTICIPANTS_MAX * WORDS;
+const FLUSHES_MAX = FLUSHES + 1;
 const REQUEST_UNIQUE_WORD = 2;
 const REQUEST_CALLER_WORD = 8;
 
@@ -62,9 +65,20 @@ export class ActivityTable {
     return Atomics.compareExchange(this.#words, at, sequence, REPLACED) === sequence;
   }
 
+  /** Asks a worker to end after its next request. */
+  retire(participant: number): void {
+    Atomics.store(this.#words, participant * WORDS + RETIRED, 1);
+  }
+
   /** For the next thread with that number. */
   reset(participant: number): void {
     Atomics.store(this.#words, participant * WORDS + SEQUENCE, 0);
+    Atomics.store(this.#words, participant * WORDS + RETIRED, 0);
+  }
+
+  /** How many workers may be in calls that may take seconds. */
+  limitFlushes(count: number): void {
+    Atomics.store(this.#words, FLUSHES_MAX, count);
   }
 }
 
@@ -101,9 +115,17 @@ export class ActivityMark {
     return found !== REPLACED;
   }
 
-  /** Admits at most `limit` threads at a time to calls that may take seconds; each calls `leaveFlush` afterwards. */
-  enterFlush(limit: number): boolean {
-    if (Atomics.add(this.#words, FLUSHES, 1) < limit) return true;
+  /** It is to end; never in the middle of a request. */
+  get retired(): boolean {
+    return this.#words[this.#at + RETIRED] !== 0;
+  }
+
+  /**
+   * Admits as many threads at a time as `limitFlushes` says to calls that may take seconds; each calls `leaveFlush`
+   * afterwards.
+   */
+  enterFlush(): boolean {
+    if (Atomics.add(this.#words, FLUSHES, 1) < this.#words[FLUSHES_MAX]!) return true;
     this.leaveFlush();
     return false;
   }

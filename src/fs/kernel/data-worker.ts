@@ -28,7 +28,7 @@ const FORGETS_PER_RECORD = 2048;
 const RING_WAIT_MS = 100;
 
 const setup = workerData as DataWorkerSetup;
-const { fuseFd, flushesMax } = setup;
+const { fuseFd } = setup;
 const participant = new DataParticipant(setup);
 const { table, handles, reply, mark } = participant;
 const ring = new RequestRing(setup.ring);
@@ -79,7 +79,7 @@ const data = (length: number): boolean => {
   }
   if (!flush) return participant.serve(received, slot);
   // May take seconds: never every worker at once.
-  if (!mark.enterFlush(flushesMax)) {
+  if (!mark.enterFlush()) {
     handOver(slot, length);
     return true;
   }
@@ -128,7 +128,7 @@ const run = (): void => {
     const length = rawRead(fuseFd, request, RECEIVE_BYTES);
     if (length >= 0) {
       participant.takeAnnouncements();
-      if (serve(length)) continue;
+      if (serve(length) && !mark.retired) continue;
       const { port } = participant;
       parentPort!.postMessage({ type: 'replaced', port } satisfies FromThread, [port]);
       return;

@@ -75,6 +75,7 @@ class KernelMount implements MountedFileSystem {
     const rings = fuseFds.map(() => new RequestRing().buffer);
     this.#crew = new WorkerCrew({
       shared,
+      workers: options.workers,
       fuseFds,
       rings,
       clock: systemClock,
@@ -188,8 +189,8 @@ class KernelMount implements MountedFileSystem {
  * says cause and remedy, and leaves nothing behind, when that is not possible.
  */
 export const mountKernel = async (options: MountOptions): Promise<MountedFileSystem> => {
-  const { imageDir, workers } = options;
-  assert(Number.isInteger(workers) && workers >= 1 && workers <= DATA_WORKERS_MAX, `${workers} data workers`);
+  const { imageDir, workers, workersMax } = options;
+  assert(1 <= workers && workers <= workersMax && workersMax <= DATA_WORKERS_MAX, `${workers} data workers`);
   const openFilesMax = Math.min(raiseOpenFilesLimit(), options.openFilesMax ?? Number.POSITIVE_INFINITY);
   const descriptorsMax = Math.floor(openFilesMax * DESCRIPTORS_SHARE);
   using undo = new UndoStack();
@@ -203,7 +204,7 @@ export const mountKernel = async (options: MountOptions): Promise<MountedFileSys
   mountFuse(fuseFds[0]!, imageDir, mountpoint);
   undo.defer(() => unmountFuse(mountpoint, MNT_DETACH | MNT_FORCE));
   const session = initSession(fuseFds[0]!, options.passthrough);
-  while (fuseFds.length < workers) fuseFds.push(cloneFuseDevice(fuseFds[0]!));
+  while (fuseFds.length < workersMax) fuseFds.push(cloneFuseDevice(fuseFds[0]!));
   const mounted = new KernelMount(options, mountpoint, rootFd, fuseFds, session, descriptorsMax);
   undo.keep();
   try {
@@ -217,6 +218,7 @@ export const mountKernel = async (options: MountOptions): Promise<MountedFileSys
     imageDir,
     mountpoint,
     workers,
+    workersMax,
     kernelProtocol: `7.${session.kernelMinor}`,
     passthrough: session.passthrough,
   });

@@ -28,8 +28,6 @@ export interface LaneSetup extends Setup {
 export interface DataWorkerSetup extends LaneSetup {
   readonly fuseFd: number;
   readonly ring: SharedArrayBuffer;
-  /** Workers that may be in a flush or an allocation at the same time. */
-  readonly flushesMax: number;
 }
 
 export interface OwnerSetup extends Setup {

@@ -3,11 +3,13 @@ import { pause } from '../../leaves/clock.js';
 import type { Millis } from '../../leaves/units.js';
 import { millis } from '../../leaves/units.js';
 import { ImageTable } from '../image-table.js';
+import { lastErrno, POLLIN, rawPoll } from '../libc.js';
 import type { MountOptions } from '../mounted-file-system.js';
 import type { BitmapAnnouncement } from '../participant.js';
 import type { Activity } from './activity-table.js';
 import { ActivityTable } from './activity-table.js';
 import { isBeingKilled } from './caller.js';
+import { CrewSize } from './crew-size.js';
 import { endCall, ImageLanes } from './image-lanes.js';
 import type { Seat } from './seats.js';
 import { Seats } from './seats.js';
@@ -33,6 +35,9 @@ type Shared = Pick<DataWorkerSetup, 'images' | 'grace' | 'handles' | 'ownerWake'
 
 export interface WorkerCrewOptions {
   readonly shared: Shared;
+  /** Workers to begin with, and at least. */
+  readonly workers: number;
+  /** One for each worker that there may be. */
   readonly fuseFds: readonly number[];
   readonly rings: readonly SharedArrayBuffer[];
   readonly clock: Clock;
@@ -50,7 +55,12 @@ interface Station {
   thread: ServiceThread;
   /** The call it was in when last looked at, and since when. */
   seen: { readonly sequence: number; readonly since: Millis } | undefined;
+  /** It was one too many, and ends. */
+  retired: boolean;
 }
+
+/** Where a further worker would read. */
+type Place = Pick<Station, 'fuseFd' | 'ring'>;
 
 interface Stuck {
   readonly activity: Activity;
@@ -58,8 +68,8 @@ interface Stuck {
 }
 
 /**
- * The threads that serve data: as many workers as were asked for, each in the place of one whose call does not return,
- * and the lanes that such images are left to.
+ * The threads that serve data: workers, as many as the load takes within what was asked for; those that serve in the
+ * place of one whose call does not return; and the lanes that such images are left to.
  */
 export class WorkerCrew {
   readonly seats: Seats;
@@ -70,6 +80,9 @@ export class WorkerCrew {
   readonly #activity = new ActivityTable();
   readonly #lanes: ImageLanes;
   readonly #stations: Station[];
+  readonly #vacant: Place[];
+  readonly #size: CrewSize;
+  readonly #pollfd: Int32Array;
   /** Replaced workers by participant. */
   readonly #stuck = new Map<number, Stuck>();
   readonly #interrupts = new Map<bigint, Millis>();
@@ -79,7 +92,7 @@ export class WorkerCrew {
   #left: number;
 
   constructor(options: WorkerCrewOptions) {
-    const { fuseFds, rings, shared } = options;
+    const { fuseFds, rings, shared, workers } = options;
     this.#options = options;
     this.seats = new Seats(fuseFds.length + SPARE_SEATS);
     this.#lanes = new ImageLanes({
@@ -92,8 +105,13 @@ export class WorkerCrew {
     this.ended = new Promise((resolve) => {
       this.#resolveEnded = resolve;
     });
-    this.#left = fuseFds.length;
-    this.#stations = fuseFds.map((fuseFd, index) => this.#staff(fuseFd, rings[index]!)!);
+    this.#left = workers;
+    this.#size = new CrewSize(workers, fuseFds.length);
+    this.#pollfd = Int32Array.of(fuseFds[0]!, POLLIN);
+    const places = fuseFds.map((fuseFd, index) => ({ fuseFd, ring: rings[index]! }));
+    this.#vacant = places.slice(workers).reverse();
+    this.#stations = places.slice(0, workers).map((place) => this.#staff(place)!);
+    this.#activity.limitFlushes(workers - 1);
     this.ready = Promise.all(this.#stations.map(({ thread }) => thread.ready)).then(() => {});
     this.ready.catch(() => {}); // whoever mounts waits for it
     this.#tickLater();
@@ -120,10 +138,16 @@ export class WorkerCrew {
     return [...stuck, ...lanes];
   }
 
-  #staff(fuseFd: number, ring: SharedArrayBuffer): Station | undefined {
+  #staff(place: Place): Station | undefined {
     const taken = this.seats.take();
     if (!taken) return undefined;
-    const station: Station = { fuseFd, ring, seat: taken.seat, thread: undefined as never, seen: undefined };
+    const station: Station = {
+      ...place,
+      seat: taken.seat,
+      thread: undefined as never,
+      seen: undefined,
+      retired: false,
+    };
     this.#fill(station, taken.seat, taken.announced);
     return station;
   }
@@ -134,7 +158,6 @@ export class WorkerCrew {
       ...this.#setup(seat, announced),
       fuseFd,
       ring,
-      flushesMax: this.#options.fuseFds.length - 1,
     };
     const thread = startThread('./data-worker.js', setup, [seat.port], (message) =>
       this.#onMessage(seat, message),
@@ -142,6 +165,7 @@ export class WorkerCrew {
     station.seat = seat;
     station.thread = thread;
     station.seen = undefined;
+    station.retired = false;
     thread.ended.then(
       () => this.#onEnded(station, thread),
       (error: unknown) => {
@@ -169,6 +193,10 @@ export class WorkerCrew {
 
   #onEnded(station: Station, thread: ServiceThread): void {
     if (station.thread !== thread) return;
+    if (station.retired) {
+      this.#stations.splice(this.#stations.indexOf(station), 1);
+      this.#vacant.push(station);
+    }
     this.#left--;
     if (this.#left === 0) this.#resolveEnded();
   }
@@ -206,7 +234,16 @@ export class WorkerCrew {
   #tick(): void {
     const now = this.#options.clock.now();
     this.seats.drain();
-    for (const station of this.#stations) this.#look(station, now);
+    let busy = 0;
+    let sameCall = 0;
+    const inService = this.#stations.filter(({ retired }) => !retired);
+    for (const station of this.#stations) {
+      const look = this.#look(station, now);
+      if (station.retired) continue;
+      if (look !== 'idle') busy++;
+      if (look === 'same-call') sameCall++;
+    }
+    this.#resize(inService, busy, sameCall);
     this.#lanes.tick(
       [...this.#stuck.values()].map(({ activity }) => activity),
       STALL,
@@ -214,12 +251,50 @@ export class WorkerCrew {
     for (const [unique, since] of this.#interrupts) this.#tryInterrupt(unique, since, now);
   }
 
-  #look(station: Station, now: Millis): void {
+  #look(station: Station, now: Millis): 'idle' | 'new-call' | 'same-call' {
     const activity = this.#activity.look(station.seat.participant);
-    if (!activity) station.seen = undefined;
-    else if (station.seen?.sequence !== activity.sequence)
+    if (!activity) {
+      station.seen = undefined;
+      return 'idle';
+    }
+    if (station.seen?.sequence !== activity.sequence) {
       station.seen = { sequence: activity.sequence, since: now };
-    else if (now - station.seen.since >= STALL) this.#replace(station, activity);
+      return 'new-call';
+    }
+    if (now - station.seen.since >= STALL) this.#replace(station, activity);
+    return 'same-call';
+  }
+
+  #resize(inService: readonly Station[], busy: number, sameCall: number): void {
+    const workers = inService.length;
+    let change = this.#size.decide({ workers, busy, sameCall, queued: busy === workers && this.#queued() });
+    if (change === 0) return;
+    if (change < 0) {
+      const last = inService.at(-1)!;
+      last.retired = true;
+      this.#activity.retire(last.seat.participant);
+    }
+    for (; change > 0; change--) if (!this.#add()) break;
+    const count = this.#stations.filter(({ retired }) => !retired).length;
+    this.#activity.limitFlushes(count - 1);
+    this.#options.log('debug', 'data workers', { workers: count });
+  }
+
+  /** Requests wait in the kernel that no worker has read. */
+  #queued(): boolean {
+    const found = rawPoll(this.#pollfd, 1, 0);
+    if (found < 0) this.#options.log('warn', 'cannot poll /dev/fuse', { errno: lastErrno() });
+    return found > 0 && ((this.#pollfd[1]! >> 16) & POLLIN) !== 0;
+  }
+
+  #add(): boolean {
+    const place = this.#vacant.pop();
+    const station = place && this.#staff(place);
+    if (station) {
+      this.#stations.push(station);
+      this.#left++;
+    } else if (place) this.#vacant.push(place);
+    return station !== undefined;
   }
 
   #replace(station: Station, activity: Activity): void {
