@@ -95,6 +95,7 @@ export class TokenBucket {
       };
       const onAbort = (): void => {
         queue.waiters.splice(queue.waiters.indexOf(waiter), 1);
+        if (this.waiting === 0) this.#forget();
         reject(signal?.reason as Error);
       };
       signal?.addEventListener('abort', onAbort, { once: true });
@@ -103,9 +104,13 @@ export class TokenBucket {
     });
   }
 
-  #serve(): void {
+  #forget(): void {
     this.#forgetTimer?.();
     this.#forgetTimer = null;
+  }
+
+  #serve(): void {
+    this.#forget();
     this.#fill();
     while (this.#level > 0 || this.#rate === Number.POSITIVE_INFINITY) {
       const queue = this.#nextQueue();
