@@ -1,4 +1,5 @@
-import { MigrateFsError } from '../leaves/errors.js';
+import type { PlainError } from '../leaves/errors.js';
+import { MigrateFsError, plainError } from '../leaves/errors.js';
 import type { Bytes } from '../leaves/units.js';
 import { bytes } from '../leaves/units.js';
 import { Errno, errnoName } from './errno.js';
@@ -6,7 +7,7 @@ import { parseImageName } from './image-name.js';
 import { readRecord, writeRecord } from './image-record.js';
 import type { ImageRegistry } from './image-registry.js';
 import { NO_SLOT } from './image-registry.js';
-import type { ImageStore, PinnedImage, ReplicaAttributes } from './image-store.js';
+import type { ImageStore, PinnedImage, ReplicaAttributes, StoredImage } from './image-store.js';
 import type { ImageSlot, ImageTable } from './image-table.js';
 import { ImageMode } from './image-table.js';
 import {
@@ -27,6 +28,7 @@ import {
   O_EXCL,
   O_NOFOLLOW,
   O_PATH,
+  O_RDONLY,
   O_RDWR,
   openat,
   openat2,
@@ -120,15 +122,8 @@ export class ImageStoreService implements ImageStore {
   pin(name: string): PinnedImage {
     const components = parseImageName(name);
     using resources = new UndoStack();
-    const path = this.#resolve(components, O_PATH, name);
+    const path = this.#locate(components, name);
     resources.defer(() => close(path));
-    const found = this.#stat.ofDescriptor(path);
-    if (found < 0) throw storeError('open', name, found);
-    if (this.#stat.type !== S_IFREG)
-      throw new MigrateFsError(
-        'INVALID_ARGUMENT',
-        `cannot open image ${JSON.stringify(name)}: not a regular file`,
-      );
     const parent =
       components.length === 1
         ? openat(this.#root, cString('.'), O_PATH | O_DIRECTORY | O_CLOEXEC, 0)
@@ -142,6 +137,16 @@ export class ImageStoreService implements ImageStore {
     const pinned = this.#adopt(name, { fd, place: { parent, name: cString(components.at(-1)!) }, made: [] });
     undo.keep();
     return pinned;
+  }
+
+  describe(names: readonly string[]): readonly (StoredImage | PlainError)[] {
+    return names.map((name) => {
+      try {
+        return this.#describe(name);
+      } catch (error) {
+        return plainError(error);
+      }
+    });
   }
 
   createReplica(name: string, attributes: ReplicaAttributes): PinnedImage {
@@ -212,6 +217,38 @@ export class ImageStoreService implements ImageStore {
   /** Closes every descriptor that is held; for the end of the mount. */
   close(): void {
     for (const slot of [...this.#pins.keys()]) this.release(slot, false);
+  }
+
+  #describe(name: string): StoredImage {
+    using resources = new UndoStack();
+    const path = this.#locate(parseImageName(name), name);
+    resources.defer(() => close(path));
+    const fd = openat(AT_FDCWD, descriptorPath(path), O_RDONLY | O_CLOEXEC, 0);
+    if (fd < 0) throw storeError('open', name, fd);
+    resources.defer(() => close(fd));
+    const found = this.#stat.ofDescriptor(fd);
+    if (found < 0) throw storeError('open', name, found);
+    const { size, blocks, device, inode } = this.#stat;
+    const slot = this.#registry.slotOf(device, inode);
+    return {
+      size: bytes(size),
+      allocated: bytes(blocks * BYTES_PER_STAT_BLOCK),
+      record: readRecord(fd),
+      ...(this.#pins.has(slot) && { slot }),
+    };
+  }
+
+  /** An O_PATH descriptor of a regular file, so that opening it has no effect on anything else. */
+  #locate(components: readonly string[], name: string): number {
+    const path = this.#resolve(components, O_PATH, name);
+    const found = this.#stat.ofDescriptor(path);
+    if (found >= 0 && this.#stat.type === S_IFREG) return path;
+    close(path);
+    if (found < 0) throw storeError('open', name, found);
+    throw new MigrateFsError(
+      'INVALID_ARGUMENT',
+      `cannot open image ${JSON.stringify(name)}: not a regular file`,
+    );
   }
 
   #resolve(components: readonly string[], flags: number, name: string): number {

@@ -1,4 +1,5 @@
 /** What the owner of the namespace does for the replica thread (served over a port; errors are MigrateFsError). */
+import type { PlainError } from '../leaves/errors.js';
 import type { Bytes } from '../leaves/units.js';
 import type { ImageRecord } from './image-record.js';
 import type { ImageSlot } from './image-table.js';
@@ -24,12 +25,26 @@ export interface ReplicaAttributes {
   readonly record: ImageRecord;
 }
 
+/** An image as it is now, opened for the moment only. */
+export interface StoredImage {
+  readonly size: Bytes;
+  readonly allocated: Bytes;
+  readonly record: ImageRecord | null;
+  /** While it is pinned. */
+  readonly slot?: ImageSlot;
+}
+
 export interface ImageStore {
   /**
    * Opens and pins an existing image by its name relative to the exported directory.
    * INVALID_ARGUMENT: absolute, `..`, a symlink out, not a regular file. NOT_FOUND. FAILED_PRECONDITION: pinned already.
    */
   pin(name: string): PinnedImage;
+  /**
+   * Looks at images, which are named as for `pin`; an error stands in the place of what cannot be looked at. A damaged
+   * record is DATA_LOSS.
+   */
+  describe(names: readonly string[]): readonly (StoredImage | PlainError)[];
   /**
    * Creates a replica at its final path, full size, sparse, in mode `fenced`, uncached, with its record persisted;
    * missing parent directories are made and remembered. ALREADY_EXISTS: the name is taken, nothing was touched.
