@@ -6,11 +6,12 @@ import { systemClock } from '../leaves/clock.js';
 import { MigrateFsError } from '../leaves/errors.js';
 import type { HostPort } from '../leaves/host-port.js';
 import { formatHostPort } from '../leaves/host-port.js';
-import type { DaemonStatus, MigrationSnapshot } from '../leaves/migration.js';
+import type { DaemonStatus, ImageDescription, MigrationSnapshot } from '../leaves/migration.js';
 import type { TlsIdentity } from '../leaves/tls-identity.js';
 import type { BytesPerSecond, Millis } from '../leaves/units.js';
 import { millis } from '../leaves/units.js';
 import type { Holder, UnmountRequest } from '../leaves/unmount.js';
+import { imageDescriptionOf } from './image-message.js';
 import type { ReceivedVerifyReport } from './migration-message.js';
 import { snapshotOf, statusOf, verifyReportOf, wholeKbPerS } from './migration-message.js';
 import {
@@ -129,6 +130,11 @@ export class ControlClient implements Disposable {
 
   async cutover(migrationId: string): Promise<MigrationSnapshot> {
     return snapshotOf(await this.#unary('Cutover', { migrationId }, CUTOVER_TIMEOUT));
+  }
+
+  /** What the daemon's host knows of images, one answer for each name. */
+  async describeImages(names: readonly string[]): Promise<readonly ImageDescription[]> {
+    return (await this.#unary('DescribeImages', { names })).images.map(imageDescriptionOf);
   }
 
   /** `what` is a migration id or an image name. */

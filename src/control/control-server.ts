@@ -7,9 +7,10 @@ import type { DaemonStatus, MigrationControl } from '../leaves/migration.js';
 import type { Unmount } from '../leaves/unmount.js';
 import type { ControlServer, ListenerOptions } from './grpc-server.js';
 import { serveGrpc, unaryHandler } from './grpc-server.js';
+import { imageDescriptionMessage } from './image-message.js';
 import { migrationMessage, stateName, statusMessage, verifyReportMessage } from './migration-message.js';
 import { PROTO_PATH, SERVICE_NAME, serviceDefinition } from './service-definition.js';
-import { checkedLimit, migrationRequestOf } from './start-request.js';
+import { checkedImageNames, checkedLimit, migrationRequestOf } from './start-request.js';
 import { WatchStreams } from './watch-stream.js';
 import type { MigrationIdMessage, UnaryMethod, UnaryMethods } from './wire.js';
 
@@ -81,6 +82,9 @@ const handlersOf = (
   Resume: async (request) => migrationMessage(await service.resume(idOf(request))),
   Cancel: async (request) => migrationMessage(await service.cancel(idOf(request))),
   Cutover: async (request) => migrationMessage(await service.cutover(idOf(request))),
+  DescribeImages: async ({ names }) => ({
+    images: (await service.describeImages(checkedImageNames(names))).map(imageDescriptionMessage),
+  }),
   Verify: async ({ what }) => ({ reports: (await service.verify(whatOf(what))).map(verifyReportMessage) }),
   GetStatus: () => statusMessage(status()),
   Unmount: async ({ mountpoint, lazy }) => ({ holders: await unmount({ mountpoint, lazy }) }),

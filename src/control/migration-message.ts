@@ -119,7 +119,16 @@ export const migrationMessage = (snapshot: MigrationSnapshot): MigrationMessage 
   load: snapshot.load && loadMessage(snapshot.load),
   error: snapshot.error && { ...snapshot.error },
   cutoverStallMs: snapshot.cutoverStall,
+  operatorNetworkLimitKbPerS: kbPerS(snapshot.operatorNetLimit ?? UNLIMITED),
+  operatorDiskLimitKbPerS: kbPerS(snapshot.operatorDiskLimit ?? UNLIMITED),
+  brokerNetworkLimitKbPerS: kbPerS(snapshot.brokerNetLimit ?? UNLIMITED),
+  brokerDiskLimitKbPerS: kbPerS(snapshot.brokerDiskLimit ?? UNLIMITED),
+  requestId: snapshot.requestId ?? '',
 });
+
+/** A limit of an operator or a broker; absent when none is set. */
+const setLimit = <Key extends string>(key: Key, kb: number): { readonly [K in Key]?: BytesPerSecond } =>
+  kb === 0 ? {} : ({ [key]: rateOfKb(kb) } as { readonly [K in Key]: BytesPerSecond });
 
 /** UNIMPLEMENTED: a state or policy this client does not know. */
 export const snapshotOf = (message: MigrationMessage): MigrationSnapshot => {
@@ -161,6 +170,11 @@ export const snapshotOf = (message: MigrationMessage): MigrationSnapshot => {
       error: { code: message.error.code as ErrorCode, message: message.error.message },
     }),
     ...(message.cutoverStallMs !== undefined && { cutoverStall: millis(message.cutoverStallMs) }),
+    ...setLimit('operatorNetLimit', message.operatorNetworkLimitKbPerS),
+    ...setLimit('operatorDiskLimit', message.operatorDiskLimitKbPerS),
+    ...setLimit('brokerNetLimit', message.brokerNetworkLimitKbPerS),
+    ...setLimit('brokerDiskLimit', message.brokerDiskLimitKbPerS),
+    ...(message.requestId !== '' && { requestId: message.requestId }),
   };
 };
 

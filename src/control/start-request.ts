@@ -12,6 +12,8 @@ const IMAGES_MAX = 64;
 const IMAGE_NAME_BYTES_MAX = 4095;
 const IMAGE_NAME_PART_BYTES_MAX = 255;
 const PRIORITY_MAX = 9;
+/** Characters. */
+const REQUEST_ID_LENGTH_MAX = 128;
 const LIMIT_KB_PER_S_MAX = 1e9;
 
 const invalid = (message: string): MigrateFsError => new MigrateFsError('INVALID_ARGUMENT', message);
@@ -58,6 +60,20 @@ const deadlineOf = (message: StartMigrationRequest, now: Millis): Millis | undef
   return millis(instant);
 };
 
+/** Names of images whose descriptions are asked for. INVALID_ARGUMENT says what is wrong. */
+export const checkedImageNames = (names: readonly string[]): readonly string[] => {
+  if (names.length === 0 || names.length > IMAGES_MAX)
+    throw invalid(`${names.length} images named: give 1 to ${IMAGES_MAX}`);
+  names.forEach(checkImageName);
+  return names;
+};
+
+const checkedRequestId = (requestId = ''): string => {
+  if (requestId.length > REQUEST_ID_LENGTH_MAX)
+    throw invalid(`request_id of ${requestId.length} characters: at most ${REQUEST_ID_LENGTH_MAX}`);
+  return requestId;
+};
+
 /** Checks a StartMigrationRequest; `now` is the wall clock. INVALID_ARGUMENT says what is wrong. */
 export const migrationRequestOf = (message: StartMigrationRequest, now: Millis): MigrationRequest => {
   const { images, priority } = message;
@@ -71,6 +87,7 @@ export const migrationRequestOf = (message: StartMigrationRequest, now: Millis):
   const cutover = cutoverOf(message.cutover);
   if (!cutover) throw invalid(`unknown cutover policy ${message.cutover}`);
   const deadline = deadlineOf(message, now);
+  const requestId = checkedRequestId(message.requestId);
   return {
     images: [...images],
     target: message.target,
@@ -79,6 +96,7 @@ export const migrationRequestOf = (message: StartMigrationRequest, now: Millis):
     diskLimit: checkedLimit('disk', message.diskLimitKbPerS),
     ...(deadline !== undefined && { deadline }),
     priority,
+    ...(requestId !== '' && { requestId }),
   };
 };
 
@@ -96,4 +114,5 @@ export const startRequestMessage = (options: StartOptions): StartMigrationReques
   priority: options.priority,
   ...(options.deadline !== undefined && { deadlineUnixMs: Math.round(options.deadline) }),
   ...(options.deadlineAfter !== undefined && { deadlineAfterMs: Math.round(options.deadlineAfter) }),
+  ...(options.requestId !== undefined && { requestId: options.requestId }),
 });

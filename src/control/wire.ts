@@ -15,6 +15,8 @@ export interface StartMigrationRequest {
   readonly deadlineUnixMs?: number;
   readonly deadlineAfterMs?: number;
   readonly priority: number;
+  /** Empty: none. */
+  readonly requestId?: string;
 }
 
 export interface SetLimitRequest extends MigrationIdMessage {
@@ -82,10 +84,34 @@ export interface MigrationMessage {
   readonly load?: TransferLoadMessage | null | undefined;
   readonly etaLowMs?: number | undefined;
   readonly etaHighMs?: number | undefined;
+  readonly operatorNetworkLimitKbPerS: number;
+  readonly operatorDiskLimitKbPerS: number;
+  readonly brokerNetworkLimitKbPerS: number;
+  readonly brokerDiskLimitKbPerS: number;
+  readonly requestId: string;
 }
 
 export interface ListMigrationsResponse {
   readonly migrations: readonly MigrationMessage[];
+}
+
+export interface DescribeImagesRequest {
+  readonly names: readonly string[];
+}
+
+export interface ImageDescriptionMessage {
+  readonly name: string;
+  readonly error?: { readonly code: string; readonly message: string } | null | undefined;
+  readonly sizeBytes: number;
+  readonly allocatedBytes: number;
+  readonly role: string;
+  readonly generation: number;
+  readonly peer: string;
+  readonly migrationId: string;
+}
+
+export interface DescribeImagesResponse {
+  readonly images: readonly ImageDescriptionMessage[];
 }
 
 export interface VerifyRequest {
@@ -134,6 +160,7 @@ export interface UnaryMethods {
   readonly Resume: readonly [MigrationIdMessage, MigrationMessage];
   readonly Cancel: readonly [MigrationIdMessage, MigrationMessage];
   readonly Cutover: readonly [MigrationIdMessage, MigrationMessage];
+  readonly DescribeImages: readonly [DescribeImagesRequest, DescribeImagesResponse];
   readonly Verify: readonly [VerifyRequest, VerifyResponse];
   readonly GetStatus: readonly [Empty, DaemonStatusMessage];
   readonly Unmount: readonly [UnmountRequest, UnmountResponse];

@@ -51,6 +51,8 @@ export interface MigrationRequest {
   readonly deadline?: Millis;
   /** 0 (least) to 9 (most urgent). */
   readonly priority: number;
+  /** Given by the caller: a start with the id of a migration that is listed answers with that one. */
+  readonly requestId?: string;
 }
 
 export interface ImageProgress {
@@ -89,8 +91,16 @@ export interface MigrationSnapshot {
   readonly netRate: number;
   readonly writeRate: number;
   readonly dirtyRate: number;
+  /** The limits that count: the lower of the operator's and the broker's. */
   readonly netLimit: BytesPerSecond;
   readonly diskLimit: BytesPerSecond;
+  /** Whose they are; absent: has set none. */
+  readonly operatorNetLimit?: BytesPerSecond;
+  readonly operatorDiskLimit?: BytesPerSecond;
+  readonly brokerNetLimit?: BytesPerSecond;
+  readonly brokerDiskLimit?: BytesPerSecond;
+  /** Of the request that started it. */
+  readonly requestId?: string;
   /** Estimated milliseconds until in sync; absent while unknown. */
   readonly eta?: Millis;
   /** The band around `eta`; `etaHigh` is absent where there is no upper end. */
@@ -109,6 +119,25 @@ export interface LimitChange {
   readonly diskLimit?: BytesPerSecond;
 }
 
+/** Who sets a limit. Each has its own, which the other can neither change nor release. */
+export type LimitSetter = 'operator' | 'broker';
+
+/** What a host knows of an image. */
+export type ImageDescription = { readonly name: string } & (
+  | {
+      readonly size: Bytes;
+      readonly allocated: Bytes;
+      /** `owner`: accepts writes. `fenced`: `peer` owns it. `replica`: an unfinished copy, sent by `peer`. */
+      readonly role: 'owner' | 'fenced' | 'replica';
+      readonly generation: Generation;
+      readonly peer?: string;
+      /** The migration under way that it belongs to, on either side. */
+      readonly migrationId?: string;
+    }
+  /** NOT_FOUND: there is no such file. Others: it cannot be used as an image. */
+  | { readonly error: PlainError }
+);
+
 export interface VerifyReport {
   readonly image: string;
   readonly bytesCompared: Bytes;
@@ -120,13 +149,16 @@ export interface MigrationControl {
   start(request: MigrationRequest): Promise<MigrationSnapshot>;
   get(id: string): Promise<MigrationSnapshot>;
   list(): Promise<readonly MigrationSnapshot[]>;
-  setLimits(id: string, change: LimitChange): Promise<MigrationSnapshot>;
+  /** Changes the limits of the operator (the default) or of the broker; the lower of the two counts. */
+  setLimits(id: string, change: LimitChange, by?: LimitSetter): Promise<MigrationSnapshot>;
   pause(id: string): Promise<MigrationSnapshot>;
   resume(id: string): Promise<MigrationSnapshot>;
   /** Never waits for the peer. Idempotent on a cancelled migration. */
   cancel(id: string): Promise<MigrationSnapshot>;
   /** Resolves when the target owns the images. */
   cutover(id: string): Promise<MigrationSnapshot>;
+  /** One for each name, in that order. INVALID_ARGUMENT: a name that could leave the exported directory. */
+  describeImages(names: readonly string[]): Promise<readonly ImageDescription[]>;
   /** `what` is a migration id or an image name; compares both sides while in sync. */
   verify(what: string): Promise<readonly VerifyReport[]>;
   /** Calls `listener` on every state change and about twice a second while bytes move; returns the unsubscribe. */

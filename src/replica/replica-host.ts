@@ -10,7 +10,9 @@ import { MigrateFsError } from '../leaves/errors.js';
 import type { HostPort } from '../leaves/host-port.js';
 import { formatHostPort, parseHostPort } from '../leaves/host-port.js';
 import type {
+  ImageDescription,
   LimitChange,
+  LimitSetter,
   MigrationControl,
   MigrationRequest,
   MigrationSnapshot,
@@ -21,6 +23,8 @@ import { remotePort } from '../leaves/port-rpc.js';
 import type { TlsIdentity } from '../leaves/tls-identity.js';
 import { TokenBucket } from '../leaves/token-bucket.js';
 import type { Bytes, BytesPerSecond, Millis } from '../leaves/units.js';
+import { generation } from '../leaves/units.js';
+import { RequestIds } from './request-ids.js';
 import type { FindHandler } from './routed-requests.js';
 import { RoutedRequests, wakeParticipant } from './routed-requests.js';
 import { BufferPool } from './source/buffer-pool.js';
@@ -65,6 +69,7 @@ export class ReplicaHost implements MigrationControl {
   readonly #images = new Map<ImageSlot, SourceImage>();
   readonly #listeners = new Set<(snapshot: MigrationSnapshot) => void>();
   readonly #requests: RoutedRequests;
+  readonly #requestIds = new RequestIds((requestId) => this.#startedBy(requestId));
   #listener: PeerListener | undefined;
   #closed: Promise<void> | undefined;
 
@@ -139,7 +144,11 @@ export class ReplicaHost implements MigrationControl {
     return formatHostPort({ host: WILDCARDS.includes(host) ? this.#options.hostname : host, port });
   }
 
-  async start(request: MigrationRequest): Promise<MigrationSnapshot> {
+  start(request: MigrationRequest): Promise<MigrationSnapshot> {
+    return this.#requestIds.once(request, () => this.#start(request));
+  }
+
+  async #start(request: MigrationRequest): Promise<MigrationSnapshot> {
     if (this.#closed) throw new MigrateFsError('UNAVAILABLE', 'the daemon is stopping');
     const id = this.#options.newId();
     const migration = await startMigration(this.#environment, id, request, {
@@ -170,8 +179,8 @@ export class ReplicaHost implements MigrationControl {
       .sort((a, b) => a.startedAt - b.startedAt);
   }
 
-  async setLimits(id: string, change: LimitChange): Promise<MigrationSnapshot> {
-    return this.#ask(id, (migration) => migration.setLimits(change));
+  async setLimits(id: string, change: LimitChange, by: LimitSetter = 'operator'): Promise<MigrationSnapshot> {
+    return this.#ask(id, (migration) => migration.setLimits(change, by));
   }
 
   async pause(id: string): Promise<MigrationSnapshot> {
@@ -195,6 +204,31 @@ export class ReplicaHost implements MigrationControl {
     const migration = this.#source(id);
     await migration.cutover();
     return migration.snapshot();
+  }
+
+  async describeImages(names: readonly string[]): Promise<readonly ImageDescription[]> {
+    const found = await this.#environment.store.describe(names);
+    return names.map((name, i) => {
+      const image = found[i]!;
+      if ('code' in image) return { name, error: image };
+      const { size, allocated, record, slot } = image;
+      const role = record?.role ?? 'owner';
+      const migrationId = slot === undefined ? undefined : this.#migrationAt(slot);
+      return {
+        name,
+        size,
+        allocated,
+        role,
+        generation: generation(record?.generation ?? 0),
+        ...(record && role !== 'owner' && { peer: record.peer }),
+        ...(migrationId !== undefined && { migrationId }),
+      };
+    });
+  }
+
+  #migrationAt(slot: ImageSlot): string | undefined {
+    const source = [...this.#sources.values()].find(({ group }) => group.slots.includes(slot));
+    return source?.id ?? this.#targets.migrationAt(slot)?.id;
   }
 
   async verify(what: string): Promise<readonly VerifyReport[]> {
@@ -236,6 +270,10 @@ export class ReplicaHost implements MigrationControl {
     const migration = this.#source(id);
     act(migration);
     return migration.snapshot();
+  }
+
+  #startedBy(requestId: string): SourceMigration | undefined {
+    return [...this.#sources.values()].find(({ request }) => request.requestId === requestId);
   }
 
   #source(id: string): SourceMigration {

@@ -36,6 +36,7 @@ const remoteStore = (store: ImageStore): Remote<ImageStore> => ({
   release: async (slot, remove) => store.release(slot, remove),
   invalidate: async (slot) => store.invalidate(slot),
   freeSpace: async () => store.freeSpace(),
+  describe: async (names) => store.describe(names),
 });
 
 /** The source's end: keeps what arrives until the test asks for it. */

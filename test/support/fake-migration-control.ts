@@ -1,6 +1,8 @@
 import { MigrateFsError } from '../../src/leaves/errors.js';
 import type {
+  ImageDescription,
   LimitChange,
+  LimitSetter,
   MigrationControl,
   MigrationRequest,
   MigrationSnapshot,
@@ -61,6 +63,7 @@ export class FakeMigrationControl implements MigrationControl {
   /** Thrown by the next call instead of doing it. */
   failure: Error | undefined;
   reports: readonly VerifyReport[] = [];
+  descriptions: readonly ImageDescription[] = [];
   onStart: (snapshot: MigrationSnapshot) => void = () => {};
   onCancel: (id: string) => void = (id) => void this.change(id, { state: 'cancelled' });
 
@@ -119,8 +122,8 @@ export class FakeMigrationControl implements MigrationControl {
     return [...this.migrations.values()];
   }
 
-  async setLimits(id: string, change: LimitChange): Promise<MigrationSnapshot> {
-    await this.#enter(['setLimits', id, change], id);
+  async setLimits(id: string, change: LimitChange, by?: LimitSetter): Promise<MigrationSnapshot> {
+    await this.#enter(['setLimits', id, change, ...(by ? [by] : [])], id);
     return this.change(id, change);
   }
 
@@ -147,6 +150,17 @@ export class FakeMigrationControl implements MigrationControl {
     if (state !== 'mirroring')
       throw new MigrateFsError('FAILED_PRECONDITION', `migration ${id} is ${state}, not in sync`);
     return this.change(id, { state: 'completed', cutoverStall: millis(12.5) });
+  }
+
+  async describeImages(names: readonly string[]): Promise<readonly ImageDescription[]> {
+    await this.#enter(['describeImages', names]);
+    return names.map(
+      (name) =>
+        this.descriptions.find((image) => image.name === name) ?? {
+          name,
+          error: { code: 'NOT_FOUND', message: `no image ${name}` },
+        },
+    );
   }
 
   async verify(what: string): Promise<readonly VerifyReport[]> {

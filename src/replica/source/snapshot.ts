@@ -1,10 +1,10 @@
 import type { MigrationRequest, MigrationSnapshot, MigrationState } from '../../leaves/migration.js';
-import type { TokenBucket } from '../../leaves/token-bucket.js';
 import type { TimeLeft, TransferLoad } from '../../leaves/time-left.js';
 import { timeLeft } from '../../leaves/time-left.js';
 import type { Bytes, Millis } from '../../leaves/units.js';
 import { bytes, generation, millis } from '../../leaves/units.js';
 import type { ImageGroup } from './image-group.js';
+import type { Limits } from './limits.js';
 import type { Pacing } from './pacing.js';
 import type { Progress } from './progress.js';
 
@@ -15,7 +15,7 @@ interface Described {
   readonly group: ImageGroup;
   readonly progress: Progress;
   readonly pacing: Pacing;
-  readonly diskBucket: TokenBucket;
+  readonly limits: Limits;
   readonly startedAt: Millis;
   readonly bytesTotal: Bytes;
 }
@@ -44,7 +44,7 @@ const estimated = ({
 
 /** What is reported of a migration at its source, but for how it ended. */
 export const describeTransfer = (migration: Described): MigrationSnapshot => {
-  const { id, state, request, group, progress, pacing, diskBucket, startedAt, bytesTotal } = migration;
+  const { id, state, request, group, progress, pacing, limits, startedAt, bytesTotal } = migration;
   const bytesLeft = group.left;
   const moving = state === 'bulk-copy' || state === 'dirty-resend';
   const load = transferLoad(migration, bytesLeft);
@@ -74,8 +74,8 @@ export const describeTransfer = (migration: Described): MigrationSnapshot => {
     netRate: progress.netRate,
     writeRate: progress.writeRate,
     dirtyRate: progress.dirtyRate,
-    netLimit: pacing.own.rate,
-    diskLimit: diskBucket.rate,
+    ...limits.describe(),
+    ...(request.requestId === undefined ? {} : { requestId: request.requestId }),
     ...(moving || state === 'mirroring' ? { load } : {}),
     ...(estimate ? estimated(estimate) : {}),
   };

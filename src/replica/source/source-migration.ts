@@ -4,13 +4,13 @@ import type { ErrorCode, PlainError } from '../../leaves/errors.js';
 import { MigrateFsError, plainError } from '../../leaves/errors.js';
 import type {
   LimitChange,
+  LimitSetter,
   MigrationRequest,
   MigrationSnapshot,
   MigrationState,
   VerifyReport,
 } from '../../leaves/migration.js';
 import { isFinal, MIGRATION_EDGES } from '../../leaves/migration.js';
-import { TokenBucket } from '../../leaves/token-bucket.js';
 import type { Bytes, Millis } from '../../leaves/units.js';
 import { millis } from '../../leaves/units.js';
 import type { migratefs } from '../wire/generated/data.js';
@@ -21,6 +21,7 @@ import { discardReplicas } from './discard.js';
 import type { SourceEnvironment } from './environment.js';
 import { ImageGroup } from './image-group.js';
 import { Latch } from './latch.js';
+import { Limits } from './limits.js';
 import { Pacing } from './pacing.js';
 import { Progress } from './progress.js';
 import { reconnect } from './resume.js';
@@ -61,7 +62,7 @@ export class SourceMigration {
   readonly group: ImageGroup;
   readonly progress: Progress;
   readonly pacing: Pacing;
-  readonly diskBucket: TokenBucket;
+  readonly limits: Limits;
   /** Resolves when its images belong to nobody here any more. */
   readonly released: Promise<void>;
   readonly #environment: SourceEnvironment;
@@ -104,8 +105,8 @@ export class SourceMigration {
     this.startedAt = clock.wall();
     this.#cutover = new CutoverRequests(clock, this.#latch);
     this.progress = new Progress(clock);
-    this.pacing = new Pacing(new TokenBucket(clock, request.netLimit), environment.hostBucket);
-    this.diskBucket = new TokenBucket(clock, request.diskLimit);
+    this.limits = new Limits(clock, request);
+    this.pacing = new Pacing(this.limits.net, environment.hostBucket);
     this.wire = new SourceWire(clock, {
       cutoverRequested: () => this.#onCutoverRequested(),
       cutoverTaken: () => this.#onTaken(),
@@ -160,15 +161,15 @@ export class SourceMigration {
     this.#latch.notify();
   }
 
-  // ---- what operators ask for
+  // ---- what operators and the broker ask for
 
-  setLimits({ netLimit, diskLimit }: LimitChange): void {
+  setLimits(change: LimitChange, by: LimitSetter): void {
     this.#assertNotFinal();
-    if (netLimit !== undefined) this.pacing.own.setRate(netLimit);
-    if (diskLimit === undefined) return;
-    this.diskBucket.setRate(diskLimit);
+    const { diskLimited } = this.limits;
+    this.limits.change(change, by);
+    if (this.limits.diskLimited === diskLimited) return;
     const tracked = !this.group.converging && !this.#offered && this.#ending === undefined;
-    if (tracked) this.group.unroute(this.#diskLimited);
+    if (tracked) this.group.unroute(this.limits.diskLimited);
   }
 
   pause(): void {
@@ -179,7 +180,7 @@ export class SourceMigration {
     this.#stopVerifying(`migration ${this.id} was paused`);
     this.#cutover.reject(new MigrateFsError('ABORTED', `migration ${this.id} was paused`));
     if (this.#state !== 'interrupted') {
-      this.group.unroute(this.#diskLimited);
+      this.group.unroute(this.limits.diskLimited);
       this.#transitionTo('paused');
     }
     this.#changeStage();
@@ -507,7 +508,7 @@ export class SourceMigration {
   #onLost(connection: PeerConnection, reason: MigrateFsError): void {
     if (!this.wire.isOver(connection)) return;
     this.#stopVerifying(`${this.request.target} was lost`, 'UNAVAILABLE');
-    if (!this.#offered) this.group.unroute(this.#diskLimited);
+    if (!this.#offered) this.group.unroute(this.limits.diskLimited);
     this.wire.detach();
     if (isFinal(this.#state) || this.#ending || this.#taken || this.#stopping.signal.aborted) return;
     this.#error = plainError(reason);
@@ -554,10 +555,6 @@ export class SourceMigration {
   }
 
   // ---- small things
-
-  get #diskLimited(): boolean {
-    return Number.isFinite(this.diskBucket.rate);
-  }
 
   #precondition(what: string): MigrateFsError {
     return new MigrateFsError(

@@ -231,7 +231,7 @@ const sourceImage = (
     wire: migration.wire,
     buffers,
     counters: migration.progress,
-    takeDisk: (amount, signal) => migration.diskBucket.take(amount, 'write', signal),
+    takeDisk: (amount, signal) => migration.limits.disk.take(amount, 'write', signal),
     takeNet: (amount, signal) => migration.pacing.take(amount, 'write', signal),
     syncBothSides: () => migration.state === 'mirroring' || migration.state === 'cutover',
     announce,

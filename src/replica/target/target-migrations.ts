@@ -53,6 +53,12 @@ export class TargetMigrations {
     return this.#bySlot.get(slot);
   }
 
+  /** The one under way that the replica in a slot belongs to. */
+  migrationAt(slot: ImageSlot): TargetMigration | undefined {
+    const image = this.#bySlot.get(slot);
+    return image && this.list().find(({ images }) => images.includes(image));
+  }
+
   /** Answers a hello on a paused connection, and takes the migration on or closes the connection. Never rejects. */
   async accept(connection: PeerConnection, hello: migratefs.data.Hello): Promise<void> {
     const { log } = this.#context;
