@@ -3,7 +3,7 @@ import { isFinal } from '../../leaves/migration.js';
 import { UNLIMITED } from '../../leaves/units.js';
 import type { Case, Congestion, Decision, Observation } from './decision.js';
 import { diskLimit } from './disk-limit.js';
-import { isCopying, isMeasured, laxity } from './laxity.js';
+import { isCopying, isMeasured, laxity, rateToKeep } from './laxity.js';
 import { networkLimit } from './network-limit.js';
 import { reasonOf } from './reason.js';
 
@@ -29,7 +29,7 @@ export const decide = (
   const network = networkLimit(
     terms,
     wanted && !inDanger && !inSync,
-    { rate: load.netRate, copying: isCopying(state) },
+    { rate: load.netRate, keep: rateToKeep(subject, observation, found), copying: isCopying(state) },
     limitBefore,
     previous?.memory,
   );

@@ -1,6 +1,6 @@
 /** The weakest limit of the guest's writes that makes Expression 1 hold again, applied late and released early. */
-import type { TimeLeft, TransferLoad } from '../../leaves/time-left.js';
-import { timeLeft } from '../../leaves/time-left.js';
+import type { TransferLoad } from '../../leaves/time-left.js';
+import { timeLeftWith } from '../../leaves/time-left.js';
 import type { BytesPerSecond } from '../../leaves/units.js';
 import { bytesPerSecond, UNLIMITED } from '../../leaves/units.js';
 import type { Case, Decision, DiskMemory, Observation } from './decision.js';
@@ -19,15 +19,6 @@ const PRESSING = 0.9;
 const DEMAND_DECAY = 0.7;
 /** The search for the limit ends at this part of it. */
 const PRECISION = 1 / 1024;
-
-/** Stands in for the one of time-left.ts until that is there. */
-const timeLeftWith = (
-  load: TransferLoad,
-  { netRate, writeLimit }: { netRate: number; writeLimit: number },
-): TimeLeft | undefined => {
-  const part = load.writeRate > writeLimit ? writeLimit / load.writeRate : 1;
-  return timeLeft({ ...load, netRate, writeRate: load.writeRate * part, dirtyRate: load.dirtyRate * part });
-};
 
 export type DiskAction = 'none' | 'limit' | 'floor' | 'keep' | 'release';
 

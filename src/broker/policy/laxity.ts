@@ -1,11 +1,13 @@
 /** How much time a migration has for what it needs (paper, section IV; Expression 1 as DESIGN 2 corrects it). */
 import type { BrokerTerms, BrokerZone } from '../../leaves/broker.js';
 import type { MigrationState } from '../../leaves/migration.js';
-import { timeLeft } from '../../leaves/time-left.js';
+import { timeLeft, timeLeftWith } from '../../leaves/time-left.js';
 import type { Case, Decision, Observation } from './decision.js';
 
 /** Danger is left only when the ratio is this much above the threshold, so that a ratio at it does not flip. */
 export const DANGER_HYSTERESIS = 0.05;
+/** What is given up for others leaves the ratio this much above the danger threshold: beyond the hysteresis. */
+const YIELD_MARGIN = 0.1;
 /** Decisions in a row without a byte acknowledged, while copying, after which it counts as never getting there. */
 export const STALLED_PERIODS = 3;
 
@@ -65,4 +67,31 @@ export const laxity = (subject: Case, observation: Observation, previous: Decisi
   // A millisecond at least: with nothing left and no time for the hypervisor there is nothing to divide by.
   const ratio = Math.max(timeToDeadline, 0) / Math.max(needed, 1);
   return { zone: zoneOf(terms, ratio, previous?.zone), ratio, timeToDeadline, needed, stalledPeriods };
+};
+
+/**
+ * The least network rate, up to the present one, at which the migration stays out of danger: no more than the rest can
+ * be given up for others. Algorithm 2 alone halves the rate into danger, takes it back, and so on every few periods.
+ * 0 without a deadline or an estimate.
+ */
+export const rateToKeep = (
+  { terms }: Case,
+  { load }: Observation,
+  { ratio, timeToDeadline }: Laxity,
+): number => {
+  if (ratio === undefined || timeToDeadline === undefined) return 0;
+  const allowed = timeToDeadline / (dangerThreshold(terms, undefined) * (1 + YIELD_MARGIN));
+  const suffices = (netRate: number): boolean => {
+    const left = timeLeftWith(load, { netRate });
+    return left !== undefined && left.expected + terms.vmmTime <= allowed;
+  };
+  let enough = load.netRate;
+  let tooLittle = 0;
+  if (!suffices(enough)) return enough;
+  while (enough - tooLittle > Math.max(1, enough / 1024)) {
+    const middle = (enough + tooLittle) / 2;
+    if (suffices(middle)) enough = middle;
+    else tooLittle = middle;
+  }
+  return enough;
 };

@@ -21,6 +21,8 @@ export interface NetworkLimit {
 export interface NetworkUse {
   /** Bytes per second that the target acknowledges. */
   readonly rate: number;
+  /** What it needs to stay out of danger: a reduction stops there. */
+  readonly keep: number;
   /** It sends as fast as it may. Otherwise its rate says nothing of the network: paused, or in sync. */
   readonly copying: boolean;
 }
@@ -43,10 +45,11 @@ const reduced = (
   if (!use.copying) return limited ? limit : atLeast(terms.floor, terms.step);
   const rate = Math.max(Math.min(use.rate, limit), terms.floor);
   const { lastAction, lastOk } = memory;
+  const keep = Math.min(use.keep, rate);
   const worth = limited ? rate : rate * (1 - RETURN_WORTH);
   if (lastAction === 'increase' && lastOk !== undefined && lastOk < worth)
-    return atLeast(terms.floor, lastOk);
-  return atLeast(terms.floor, rate / 2);
+    return atLeast(terms.floor, Math.max(lastOk, keep));
+  return atLeast(terms.floor, Math.max(rate / 2, keep));
 };
 
 /**
