@@ -42,4 +42,6 @@ export interface DaemonOptions {
   readonly blockSize: Bytes;
   /** Of all migrations of this host together. */
   readonly netLimit: BytesPerSecond;
+  /** Where hot spots come from: JSON as `hotSpotsConfigOf` reads it; absent: the interfaces of this host. */
+  readonly hotSpots?: unknown;
 }

@@ -31,6 +31,7 @@ const WORKERS_MAX_DEFAULT = 8;
 const PEER_TIMEOUT_DEFAULT = '5s';
 const PEER_TIMEOUT_MIN_MS = 100;
 const PEER_TIMEOUT_MAX_MS = 600_000;
+const HOT_SPOTS_KEY = 'hot-spots';
 /** Keys of a configuration file that are arguments on the command line. */
 const ARGUMENT_KEYS = ['image-dir', 'mountpoint'] as const;
 
@@ -42,7 +43,7 @@ stdout, as JSON unless that is a terminal.
 --config names a JSON file with the same keys as the options, and image-dir and mountpoint:
   {"image-dir": "/var/lib/images", "listen": "10.0.0.1:7070", "data": "10.0.0.1:7071", "workers": 4,
    "tls-ca": "/etc/migratefs/ca.pem", "tls-cert": "/etc/migratefs/host.pem", "tls-key": "/etc/migratefs/host.key"}
-An option on the command line wins over the file.
+An option on the command line wins over the file. In the file, hot-spots may be the object itself (docs/HOTSPOTS.md).
 
 Examples:
   migratefs mount /var/lib/images
@@ -62,6 +63,8 @@ interface MountFlags {
   readonly peerTimeout: Millis;
   readonly blockSize: Bytes;
   readonly netLimit: BytesPerSecond;
+  /** As read from its file. */
+  readonly hotSpots?: unknown;
   readonly tlsCa?: string;
   readonly tlsCert?: string;
   readonly tlsKey?: string;
@@ -111,14 +114,16 @@ const applyConfig = (command: Command, path: string): Partial<Record<string, str
     }
     const option = command.options.find(({ long }) => long === `--${key}` && key !== 'config');
     if (!option) throw usageError(command, `${path}: unknown key '${key}'`);
+    // What is a file of its own on the command line may be written out here.
+    const inline = key === HOT_SPOTS_KEY && typeof value === 'object';
     const fits = option.isBoolean()
       ? typeof value === 'boolean'
-      : ['string', 'number'].includes(typeof value);
+      : inline || ['string', 'number'].includes(typeof value);
     if (!fits) throw usageError(command, `${path}: '${key}' cannot be ${JSON.stringify(value)}`);
     const name = option.attributeName();
     if (!['default', undefined].includes(command.getOptionValueSource(name))) continue;
     try {
-      const parsed = option.parseArg ? option.parseArg(String(value), undefined) : value;
+      const parsed = option.parseArg && !inline ? option.parseArg(String(value), undefined) : value;
       command.setOptionValueWithSource(name, parsed, 'config');
     } catch (error) {
       throw usageError(command, `${path}: '${key}': ${(error as Error).message}`);
@@ -159,6 +164,7 @@ const mount = async (
     peerTimeout: flags.peerTimeout,
     blockSize: flags.blockSize,
     netLimit: flags.netLimit,
+    ...(flags.hotSpots === undefined ? {} : { hotSpots: flags.hotSpots }),
   };
   // Loaded here, so that the client commands start without the file system and its libraries.
   const { runDaemon } = await import('../../daemon.js');
@@ -215,6 +221,12 @@ export const mountCommand = (): Command => {
       new Option('--net-limit <rate>', 'network limit of all migrations of this host together')
         .argParser(checkedBy(parseRate))
         .default(UNLIMITED, 'unlimited'),
+    )
+    .addOption(
+      new Option(
+        `--${HOT_SPOTS_KEY} <file>`,
+        'JSON file: where saturated links are known from (default: the interfaces of this host)',
+      ).argParser(checkedBy(readConfig)),
     );
   return addTlsOptions(command)
     .option('--insecure', 'serve other than loopback addresses without certificates', false)
