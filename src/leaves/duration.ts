@@ -8,6 +8,9 @@ const MINUTE = 60 * SECOND;
 const HOUR = 60 * MINUTE;
 const DAY = 24 * HOUR;
 
+/** The last instant that `Date` knows. */
+const INSTANT_MAX = 8.64e15;
+
 const DURATION =
   /^(?:(\d{1,6})d)?(?:(\d{1,6})h)?(?:(\d{1,7})m)?(?:(\d{1,9}(?:\.\d{1,3})?)s)?(?:(\d{1,12})ms)?$/;
 const INSTANT = /^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}(?::\d{2}(?:\.\d{1,3})?)?(?:Z|[+-]\d{2}:\d{2})$/;
@@ -69,4 +72,13 @@ export const formatDuration = (duration: number): string => {
   const hours = Math.floor(minutes / 60);
   if (hours < 24) return two(hours, 'h', minutes % 60, 'm');
   return two(Math.floor(hours / 24), 'd', hours % 24, 'h');
+};
+
+/** A wall-clock instant for people, UTC: `18:47:10Z` on the day of `now`, otherwise with its date. */
+export const formatInstant = (instant: Millis, now: Millis): string => {
+  const text = new Date(Math.min(instant, INSTANT_MAX)).toISOString();
+  const short = text.replace(/\.\d{3}Z$/, 'Z');
+  return text.slice(0, 10) === new Date(Math.min(now, INSTANT_MAX)).toISOString().slice(0, 10)
+    ? short.slice(11)
+    : short;
 };

@@ -18,11 +18,20 @@ const FACTORS: Readonly<Record<string, number>> = {
   PiB: 1024 ** 5,
 };
 
+/** Bytes in a unit of bits; networks count in powers of 1000. */
+const BIT_FACTORS: Readonly<Record<string, number>> = {
+  bit: 1 / 8,
+  kbit: 1e3 / 8,
+  Mbit: 1e6 / 8,
+  Gbit: 1e9 / 8,
+  Tbit: 1e12 / 8,
+};
+
 const NUMBER_AND_UNIT = /^(\d{1,16}(?:\.\d{1,9})?) ?([A-Za-z]+)$/;
 
-const inBytes = (text: string): number | undefined => {
+const inBytes = (text: string, factors = FACTORS): number | undefined => {
   const match = NUMBER_AND_UNIT.exec(text);
-  const factor = Object.hasOwn(FACTORS, match?.[2] ?? '') ? FACTORS[match?.[2] ?? ''] : undefined;
+  const factor = Object.hasOwn(factors, match?.[2] ?? '') ? factors[match?.[2] ?? ''] : undefined;
   if (!match || factor === undefined) return undefined;
   const value = Math.round(Number(match[1]) * factor);
   return Number.isSafeInteger(value) ? value : undefined;
@@ -56,6 +65,22 @@ export const parseRate = (text: string): BytesPerSecond => {
   return value === 0 ? UNLIMITED : bytesPerSecond(value);
 };
 
+/**
+ * Reads what a link carries, such as `10Gbit/s`, `100 Mbit` or `1.25GB/s`: at least 1 byte a second, never unlimited.
+ * INVALID_ARGUMENT says what is accepted.
+ */
+export const parseCapacity = (text: string): BytesPerSecond => {
+  const amount = text.endsWith('/s') ? text.slice(0, -2) : text;
+  const value = inBytes(amount) ?? inBytes(amount, BIT_FACTORS);
+  if (!value)
+    throw new MigrateFsError(
+      'INVALID_ARGUMENT',
+      `not a capacity: '${text}'; give a number with kbit/s, Mbit/s, Gbit/s or KB/s, MB/s, GB/s (10^3), ` +
+        'or KiB/s, MiB/s, GiB/s (2^10)',
+    );
+  return bytesPerSecond(value);
+};
+
 const scaled = (value: number, base: number, names: readonly string[]): string => {
   const rounds = (amount: number): string => (amount >= 100 ? amount.toFixed(0) : amount.toFixed(1));
   let amount = value;
@@ -71,6 +96,10 @@ const scaled = (value: number, base: number, names: readonly string[]): string =
 /** A size for people, in powers of 1024: `1.5 GiB`. */
 export const formatSize = (size: number): string =>
   scaled(size, 1024, ['B', 'KiB', 'MiB', 'GiB', 'TiB', 'PiB']);
+
+/** A size beside rates, in powers of 1000 like them: `1.6 GB`. */
+export const formatSizeBesideRates = (size: number): string =>
+  scaled(size, 1000, ['B', 'KB', 'MB', 'GB', 'TB', 'PB']);
 
 /** A rate for people, in powers of 1000: `117 MB/s`, or `unlimited`. `rate` is in bytes per second. */
 export const formatRate = (rate: number): string =>

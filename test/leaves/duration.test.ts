@@ -1,6 +1,7 @@
 import fc from 'fast-check';
 import t from 'tap';
-import { formatDuration, parseDeadline, parseDuration } from '../../src/leaves/duration.js';
+import { formatDuration, formatInstant, parseDeadline, parseDuration } from '../../src/leaves/duration.js';
+import { millis } from '../../src/leaves/units.js';
 
 t.test('parts add up, from days to milliseconds', async (t) => {
   fc.assert(
@@ -78,4 +79,11 @@ t.test('what is printed reads back within the precision printed', async () => {
       return Math.abs(back - duration) <= Math.max(60, duration * 0.05);
     }),
   );
+});
+
+t.test('an instant shows its date only on another day', async (t) => {
+  const now = millis(Date.parse('2030-01-31T22:00:00Z'));
+  t.equal(formatInstant(millis(Date.parse('2030-01-31T23:59:59.999Z')), now), '23:59:59Z');
+  t.equal(formatInstant(millis(Date.parse('2030-02-01T00:00:00Z')), now), '2030-02-01T00:00:00Z');
+  t.match(formatInstant(millis(Number.MAX_VALUE), now), /^\+275760-/, 'past what a date can be');
 });

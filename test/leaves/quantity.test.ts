@@ -1,6 +1,13 @@
 import fc from 'fast-check';
 import t from 'tap';
-import { formatRate, formatSize, parseRate, parseSize } from '../../src/leaves/quantity.js';
+import {
+  formatRate,
+  formatSize,
+  formatSizeBesideRates,
+  parseCapacity,
+  parseRate,
+  parseSize,
+} from '../../src/leaves/quantity.js';
 import { UNLIMITED } from '../../src/leaves/units.js';
 
 const UNITS: [string, number][] = [
@@ -74,6 +81,33 @@ t.test('what is not clear is refused with what is accepted', async (t) => {
   t.throws(() => parseSize('9999999999TiB'), { code: 'INVALID_ARGUMENT' }, 'past 2^53');
 });
 
+t.test('capacities are counted in bits by networks and in bytes by everybody else', async (t) => {
+  t.equal(parseCapacity('10Gbit/s'), 1_250_000_000);
+  t.equal(parseCapacity('2.5 Gbit/s'), 312_500_000);
+  t.equal(parseCapacity('100Mbit'), 12_500_000);
+  t.equal(parseCapacity('64kbit/s'), 8_000);
+  t.equal(parseCapacity('8bit/s'), 1);
+  t.equal(parseCapacity('1GB/s'), 1_000_000_000);
+  t.equal(parseCapacity('1MiB/s'), 1_048_576);
+  for (const text of [
+    '',
+    '0',
+    '0Gbit/s',
+    '1bit/s',
+    '10Gb/s',
+    '10gbit/s',
+    'unlimited',
+    '10',
+    '10Gbps',
+    '-1Gbit/s',
+  ])
+    t.throws(
+      () => parseCapacity(text),
+      { code: 'INVALID_ARGUMENT', message: /Gbit\/s/ },
+      `capacity '${text}'`,
+    );
+});
+
 t.test('any text is a size or INVALID_ARGUMENT, nothing else', async () => {
   fc.assert(
     fc.property(fc.string({ maxLength: 24 }), (text) => {
@@ -101,6 +135,7 @@ t.test('people read powers of 1024 for sizes and of 1000 for rates', async (t) =
   t.equal(formatSize(1024), '1.0 KiB');
   t.equal(formatSize(2 ** 20 - 1), '1.0 MiB', 'never 1024 KiB');
   t.equal(formatSize(150 * 2 ** 30), '150 GiB');
+  t.equal(formatSizeBesideRates(42_949_672_960), '42.9 GB');
   t.equal(formatRate(0), '0 B/s');
   t.equal(formatRate(118_250_000), '118 MB/s');
   t.equal(formatRate(UNLIMITED), 'unlimited');
