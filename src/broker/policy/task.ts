@@ -13,8 +13,12 @@ export interface PlanTask {
   readonly target: string;
   /** Bytes still to copy: what the images allocate, or what a running migration has left. */
   readonly left: Bytes;
+  /** What the images allocate: no more than this can be dirty. Absent: `left` of a waiting task, else not known. */
+  readonly allocated?: Bytes;
   /** Bytes per second of distinct blocks that the guest is expected to dirty. */
   readonly dirtyRate: number;
+  /** What the guest is expected to write; absent: not more than `dirtyRate`. Small writes dirty whole blocks. */
+  readonly writeRate?: number;
   readonly terms: BrokerTerms;
   /** Wall clock. */
   readonly submittedAt: Millis;
@@ -29,10 +33,15 @@ export interface PlanTask {
 
 export interface PlanLink {
   readonly name: string;
+  /**
+   * From the second end of the link to the first. Links are full duplex: migrations share one only in the same
+   * direction.
+   */
+  readonly backward?: boolean;
   readonly capacity: BytesPerSecond;
 }
 
-/** What the topology answers: links from source to target in order. */
+/** What the topology answers: links from source to target in order. Throws `MigrateFsError` where there is no route. */
 export interface Paths {
   path(source: string, target: string): readonly PlanLink[];
 }
@@ -58,8 +67,11 @@ export type PlanStep =
   | {
       readonly id: string;
       readonly action: 'wait';
-      /** `window`: not before. `hot`: postponed. `busy`: concurrency. `order`: others come first. */
-      readonly cause: 'window' | 'hot' | 'busy' | 'order';
+      /**
+       * `window`: not before. `hot`: postponed. `busy`: concurrency. `order`: others come first. `route`: the topology
+       * has none.
+       */
+      readonly cause: 'window' | 'hot' | 'busy' | 'order' | 'route';
       readonly reason: string;
       /** When to look again at the latest; absent: when something ends. */
       readonly until?: Millis;
@@ -74,4 +86,8 @@ export interface Admission {
   readonly finish?: Millis;
   /** The latest start that still meets the deadline with the path to itself. */
   readonly latestStart?: Millis;
+  /** It is feasible only if the writes of guests are limited: of this one's or of admitted ones. */
+  readonly writesLimited?: boolean;
+  /** Of an infeasible one: the earliest deadline that could be met; absent where none could. */
+  readonly earliestDeadline?: Millis;
 }

@@ -1,0 +1,220 @@
+/**
+ * Whether a task can be promised its deadline: Expression 1 of the paper with what is left instead of the whole disk,
+ * `left / (net - dirty) + VMM_time <= deadline - start`, and the same for it among the tasks that have a promise.
+ */
+import { formatDuration, formatInstant } from '../../leaves/duration.js';
+import { MigrateFsError } from '../../leaves/errors.js';
+import { formatRate, formatSizeBesideRates } from '../../leaves/quantity.js';
+import type { Millis } from '../../leaves/units.js';
+import { millis } from '../../leaves/units.js';
+import { type Demand, demandOf, dirtyRateOf, type Guest, releaseOf } from './demand.js';
+import { type Ends, fluidSchedule } from './fluid-schedule.js';
+import type { Admission, PlanInput, PlanTask } from './task.js';
+
+/** What rounding may make of an end. */
+const TOLERANCE = 1;
+/** Names in a line; the rest is counted. */
+const NAMES_MAX = 3;
+
+/** Deadlines that are offered are read by people in seconds. */
+const wholeSecond = (at: number): number => Math.ceil(at / 1000) * 1000;
+
+const isLate = (end: number, deadline: number | undefined): boolean =>
+  deadline !== undefined && !(end <= deadline + TOLERANCE);
+
+const some = (names: readonly string[]): string =>
+  names.length <= NAMES_MAX
+    ? names.join(', ')
+    : `${names.slice(0, NAMES_MAX).join(', ')} and ${names.length - NAMES_MAX} more`;
+
+/** Admitted tasks that have a path; those without a deadline only where they run, because they hold places. */
+const others = (input: PlanInput, candidate: PlanTask): PlanTask[] =>
+  input.tasks.filter((task) => {
+    if (task.id === candidate.id || (task.deadline === undefined && task.state === 'waiting')) return false;
+    try {
+      return input.paths.path(task.source, task.target).length > 0;
+    } catch {
+      return false;
+    }
+  });
+
+interface Trial {
+  readonly guest: Guest;
+  readonly demand: Demand;
+  readonly ends: Ends;
+  readonly end: number;
+  /** Admitted tasks that would miss their deadlines. */
+  readonly endangered: readonly PlanTask[];
+}
+
+const attempt = (
+  candidate: PlanTask,
+  admitted: readonly PlanTask[],
+  input: PlanInput,
+  own: Guest,
+  guest: Guest,
+): Trial => {
+  const { paths, limits, now } = input;
+  const demand = demandOf(candidate, paths, limits.share, own);
+  const demands = admitted.map((task) => demandOf(task, paths, limits.share, guest));
+  const ends = fluidSchedule([...demands, demand], limits, now);
+  const late = admitted.filter((task) => isLate(ends.get(task.id)!, task.deadline));
+  // Nobody is to blame for what is late anyway, unless it becomes later.
+  const without = late.length === 0 ? ends : fluidSchedule(demands, limits, now);
+  const endangered = late.filter((task) => {
+    const before = without.get(task.id)!;
+    return !isLate(before, task.deadline) || ends.get(task.id)! > before + TOLERANCE;
+  });
+  return { guest: own, demand, ends, end: ends.get(candidate.id)!, endangered };
+};
+
+/** Without a deadline there is nothing to miss, and what has one goes first. */
+const meets = ({ endangered, end, demand: { task } }: Trial): boolean =>
+  task.deadline === undefined || (endangered.length === 0 && !isLate(end, task.deadline));
+
+/** `42.9 GB at 117 MB/s less 30.0 MB/s dirtied = 8m13s + 10 s for the VM = 8m23s` */
+const sum = ({ task, rate, dirty, copying, duration }: Demand): string => {
+  const less = dirty > 0 ? ` less ${formatRate(dirty)} dirtied` : '';
+  return (
+    `${formatSizeBesideRates(task.left)} at ${formatRate(rate)}${less} = ${formatDuration(copying)} ` +
+    `+ ${formatDuration(task.terms.vmmTime)} for the VM = ${formatDuration(duration)}`
+  );
+};
+
+const limitedWords = (task: PlanTask): string =>
+  `with its writes limited to ${formatRate(task.terms.diskFloor)}`;
+
+/** Whether limiting its guest's writes changes anything. */
+const isLimitable = (task: PlanTask): boolean => dirtyRateOf(task, 'limited') < dirtyRateOf(task, 'free');
+
+/**
+ * The earliest deadline that the candidate could be promised: the first that endangers nobody, where a later one means
+ * a later turn. Confirmed by a last trial; undefined where none is.
+ */
+const earliestDeadline = (
+  candidate: PlanTask,
+  admitted: readonly PlanTask[],
+  input: PlanInput,
+): Millis | undefined => {
+  const by = (deadline: number): Trial =>
+    attempt({ ...candidate, deadline: millis(deadline) }, admitted, input, 'limited', 'limited');
+  const turns = [...new Set(admitted.flatMap(({ deadline }) => deadline ?? []))].sort((a, b) => a - b);
+  const last = by(Math.max(input.now, ...turns) + 1);
+  if (last.endangered.length > 0 || last.end === Number.POSITIVE_INFINITY) return undefined;
+  // The lowest turn that endangers nobody: behind the first `low` deadlines.
+  let low = 0;
+  let high = turns.length;
+  while (low < high) {
+    const middle = Math.floor((low + high) / 2);
+    const deadline = middle === 0 ? input.now : turns[middle - 1]! + 1;
+    if (by(deadline).endangered.length === 0) high = middle;
+    else low = middle + 1;
+  }
+  let deadline: number = low === 0 ? input.now : turns[low - 1]! + 1;
+  // A later deadline may give a later turn, and so a later end.
+  for (let turn = low; turn <= turns.length; turn++) {
+    const trial = by(deadline);
+    if (meets(trial)) return millis(deadline);
+    deadline = Math.max(deadline, wholeSecond(trial.end));
+  }
+  return meets(by(deadline)) ? millis(deadline) : millis(wholeSecond(last.end));
+};
+
+const refused = (arithmetic: string): Admission => ({ feasible: false, arithmetic });
+
+/** Answers for `candidate` beside what `input` has admitted; its own task there, if any, is left out. */
+export const admit = (candidate: PlanTask, input: PlanInput): Admission => {
+  const { now, paths, limits } = input;
+  const { deadline } = candidate;
+  const instant = (at: number): string => formatInstant(millis(at), now);
+  const start = releaseOf(candidate, now);
+  let limited: Demand;
+  try {
+    limited = demandOf(candidate, paths, limits.share, 'limited');
+  } catch (error) {
+    if (error instanceof MigrateFsError) return refused(error.message);
+    throw error;
+  }
+  if (deadline !== undefined && deadline <= now)
+    return refused(`the deadline ${instant(deadline)} is ${formatDuration(now - deadline)} in the past`);
+  if (deadline !== undefined && start >= deadline)
+    return refused(`may not start before ${instant(start)}, and the deadline is ${instant(deadline)}`);
+  if (limited.copying === Number.POSITIVE_INFINITY)
+    return refused(
+      `never in sync: ${formatRate(limited.dirty)} dirtied${isLimitable(candidate) ? ` ${limitedWords(candidate)}` : ''}, ` +
+        `and ${limited.narrowest.name} carries ${formatRate(limited.rate)}`,
+    );
+
+  const admitted = others(input, candidate);
+  const first = attempt(candidate, admitted, input, 'free', 'free');
+  const trials = [
+    () => first,
+    () => attempt(candidate, admitted, input, 'limited', 'free'),
+    () => attempt(candidate, admitted, input, 'limited', 'limited'),
+  ];
+  let trial = first;
+  let last = 0;
+  for (const [index, run] of trials.entries()) {
+    trial = run();
+    last = index;
+    if (meets(trial)) break;
+  }
+  const { demand } = trial;
+  const alone = start + demand.duration;
+  const latest = deadline === undefined ? undefined : deadline - demand.duration;
+  const known = {
+    ...(trial.end !== Number.POSITIVE_INFINITY && { finish: millis(trial.end) }),
+    ...(latest !== undefined && latest >= 0 && { latestStart: millis(latest) }),
+  };
+  const words: string[] = [
+    `${sum(demand)}${trial.guest === 'limited' && isLimitable(candidate) ? ` ${limitedWords(candidate)}` : ''}`,
+  ];
+  if (start > now) words.push(`not before ${instant(start)}`);
+  if (meets(trial)) {
+    words.push(`ends ${instant(trial.end)}`);
+    if (trial.end > alone + TOLERANCE) words.push(`with its turn among ${admitted.length} admitted`);
+    if (last === 2) words.push('the writes of admitted guests are limited as well');
+    words.push(
+      deadline === undefined
+        ? 'no deadline'
+        : `the deadline is ${instant(deadline)}: ${formatDuration(deadline - trial.end)} to spare`,
+    );
+    return {
+      feasible: true,
+      arithmetic: words.join(', '),
+      ...known,
+      ...(trial.guest === 'limited' && (isLimitable(candidate) || last === 2) && { writesLimited: true }),
+    };
+  }
+
+  const tooLate = (end: number, by: number): string =>
+    end === Number.POSITIVE_INFINITY ? 'never' : `${formatDuration(end - by)} too late`;
+  if (deadline !== undefined && isLate(alone, deadline))
+    words.push(`ends ${instant(alone)}; the deadline is ${instant(deadline)}: ${tooLate(alone, deadline)}`);
+  else if (deadline !== undefined && isLate(trial.end, deadline)) {
+    const before = admitted.filter((task) => task.deadline !== undefined && task.deadline <= deadline);
+    words.push(
+      `alone it would end ${instant(alone)}, beside what is admitted${before.length > 0 ? ` (earlier: ${some(before.map(({ id }) => id))})` : ''} ` +
+        `${trial.end === Number.POSITIVE_INFINITY ? 'never' : instant(trial.end)}; the deadline is ${instant(deadline)}: ${tooLate(trial.end, deadline)}`,
+    );
+  } else {
+    const worst = trial.endangered[0]!;
+    words.push(
+      `would end ${instant(trial.end)}, but ${some(trial.endangered.map(({ id }) => id))} would miss: ` +
+        `${worst.id} ${tooLate(trial.ends.get(worst.id)!, worst.deadline!)}`,
+    );
+  }
+  const earliest = deadline === undefined ? undefined : earliestDeadline(candidate, admitted, input);
+  const remedy =
+    deadline === undefined
+      ? ''
+      : earliest === undefined
+        ? '. No deadline is feasible now'
+        : `. Earliest feasible deadline ${instant(earliest)}`;
+  return {
+    feasible: false,
+    arithmetic: words.join(', ') + remedy,
+    ...known,
+    ...(earliest !== undefined && { earliestDeadline: earliest }),
+  };
+};
