@@ -3,7 +3,8 @@ import type { Clock } from '../leaves/clock.js';
 import { systemClock } from '../leaves/clock.js';
 import { MigrateFsError } from '../leaves/errors.js';
 import type { LogSink } from '../leaves/log-sink.js';
-import type { DaemonStatus, MigrationControl } from '../leaves/migration.js';
+import type { DaemonStatus, MigrationControl, MigrationSnapshot } from '../leaves/migration.js';
+import { isFinal } from '../leaves/migration.js';
 import type { Unmount } from '../leaves/unmount.js';
 import type { ControlServer, ListenerOptions } from './grpc-server.js';
 import { serveGrpc, unaryHandler } from './grpc-server.js';
@@ -92,7 +93,7 @@ const handlersOf = (
 
 const implementationOf = (
   handlers: Handlers,
-  watchers: WatchStreams,
+  watchers: WatchStreams<MigrationIdMessage, MigrationSnapshot>,
   log: LogSink,
 ): UntypedServiceImplementation => {
   const implementation: UntypedServiceImplementation = {
@@ -114,7 +115,15 @@ const implementationOf = (
 export const serveControl = (options: ControlServerOptions): Promise<ControlServer> => {
   const { service, log } = options;
   const clock = options.clock ?? systemClock;
-  const watchers = new WatchStreams(service, log);
+  const watchers = new WatchStreams<MigrationIdMessage, MigrationSnapshot>({
+    method: 'WatchMigration',
+    instead: 'GetMigration',
+    source: service,
+    idOf: ({ migrationId }) => migrationId,
+    messageOf: migrationMessage,
+    isFinal: ({ state }) => isFinal(state),
+    log,
+  });
   return serveGrpc({
     ...options,
     services: [

@@ -2,38 +2,55 @@ import type { ServerWritableStream } from '@grpc/grpc-js';
 import { Metadata } from '@grpc/grpc-js';
 import { MigrateFsError } from '../leaves/errors.js';
 import type { LogSink } from '../leaves/log-sink.js';
-import type { MigrationControl, MigrationSnapshot } from '../leaves/migration.js';
-import { isFinal } from '../leaves/migration.js';
-import { migrationMessage } from './migration-message.js';
 import { statusOfError } from './status-error.js';
-import type { MigrationIdMessage, MigrationMessage } from './wire.js';
 
-const METHOD = 'WatchMigration';
 const WATCH_STREAMS_MAX = 64;
 
-type WatchCall = ServerWritableStream<MigrationIdMessage, MigrationMessage>;
+/** What can be watched: things with an id that change. */
+interface WatchSource<Snapshot extends { readonly id: string }> {
+  get(id: string): Promise<Snapshot> | Snapshot;
+  list(): Promise<readonly Snapshot[]> | readonly Snapshot[];
+  /** Calls `listener` on every change; returns the unsubscribe. */
+  watch(listener: (snapshot: Snapshot) => void): () => void;
+}
 
-/** The open WatchMigration streams of a server. */
-export class WatchStreams {
-  readonly #service: MigrationControl;
-  readonly #log: LogSink;
-  readonly #open = new Set<WatchStream>();
+interface WatchOptions<Request, Snapshot extends { readonly id: string }> {
+  /** Name of the method, for the log. */
+  readonly method: string;
+  /** What to call instead when there are too many streams. */
+  readonly instead: string;
+  readonly source: WatchSource<Snapshot>;
+  /** Of the request: which one; empty: all. */
+  readonly idOf: (request: Request) => string;
+  readonly messageOf: (snapshot: Snapshot) => object;
+  readonly isFinal: (snapshot: Snapshot) => boolean;
+  readonly log: LogSink;
+}
 
-  constructor(service: MigrationControl, log: LogSink) {
-    this.#service = service;
-    this.#log = log;
+type WatchCall<Request> = ServerWritableStream<Request, object>;
+
+/** The open streams of one method of a server. */
+export class WatchStreams<Request, Snapshot extends { readonly id: string }> {
+  readonly #options: WatchOptions<Request, Snapshot>;
+  readonly #open = new Set<WatchStream<Request, Snapshot>>();
+
+  constructor(options: WatchOptions<Request, Snapshot>) {
+    this.#options = options;
   }
 
-  serve(call: WatchCall): void {
+  serve(call: WatchCall<Request>): void {
+    const { method, instead, log } = this.#options;
     if (this.#open.size >= WATCH_STREAMS_MAX) {
       const error = new MigrateFsError(
         'RESOURCE_EXHAUSTED',
-        `${WATCH_STREAMS_MAX} watch streams are open already: close one, or use GetMigration`,
+        `${WATCH_STREAMS_MAX} watch streams are open already: close one, or use ${instead}`,
       );
-      call.emit('error', statusOfError(error, METHOD, this.#log));
+      call.emit('error', statusOfError(error, method, log));
       return;
     }
-    const stream = new WatchStream(call, this.#service, this.#log, () => this.#open.delete(stream));
+    const stream: WatchStream<Request, Snapshot> = new WatchStream(call, this.#options, () =>
+      this.#open.delete(stream),
+    );
     this.#open.add(stream);
     void stream.begin();
   }
@@ -49,26 +66,25 @@ export class WatchStreams {
  * One stream. What a slow reader has not taken yet is kept as the latest snapshot of each migration, so memory is
  * bounded by the number of migrations.
  */
-class WatchStream {
-  readonly #call: WatchCall;
-  readonly #service: MigrationControl;
-  readonly #log: LogSink;
+class WatchStream<Request, Snapshot extends { readonly id: string }> {
+  readonly #call: WatchCall<Request>;
+  readonly #options: WatchOptions<Request, Snapshot>;
   readonly #onClosed: () => void;
   readonly #id: string;
-  readonly #unsent = new Map<string, MigrationSnapshot>();
+  readonly #unsent = new Map<string, Snapshot>();
   #unsubscribe = (): void => {};
   #phase: 'starting' | 'flowing' | 'blocked' | 'closed' = 'starting';
 
-  constructor(call: WatchCall, service: MigrationControl, log: LogSink, onClosed: () => void) {
+  constructor(call: WatchCall<Request>, options: WatchOptions<Request, Snapshot>, onClosed: () => void) {
     this.#call = call;
-    this.#service = service;
-    this.#log = log;
+    this.#options = options;
     this.#onClosed = onClosed;
-    this.#id = call.request.migrationId;
+    this.#id = options.idOf(call.request);
   }
 
   async begin(): Promise<void> {
     const call = this.#call;
+    const { source } = this.#options;
     call.on('cancelled', () => this.#close());
     call.on('close', () => this.#close());
     call.on('drain', () => {
@@ -78,8 +94,8 @@ class WatchStream {
     });
     try {
       // Subscribed before asking, so that no change falls between the two.
-      this.#unsubscribe = this.#service.watch((snapshot) => this.#take(snapshot));
-      const current = this.#id === '' ? await this.#service.list() : [await this.#service.get(this.#id)];
+      this.#unsubscribe = source.watch((snapshot) => this.#take(snapshot));
+      const current = this.#id === '' ? await source.list() : [await source.get(this.#id)];
       if (this.#phase === 'closed') return;
       call.sendMetadata(new Metadata());
       // A change that arrived meanwhile is at least as new as the answer.
@@ -95,10 +111,10 @@ class WatchStream {
   fail(error: unknown): void {
     if (this.#phase === 'closed') return;
     this.#close();
-    this.#call.emit('error', statusOfError(error, METHOD, this.#log));
+    this.#call.emit('error', statusOfError(error, this.#options.method, this.#options.log));
   }
 
-  #take(snapshot: MigrationSnapshot): void {
+  #take(snapshot: Snapshot): void {
     if (this.#id !== '' && snapshot.id !== this.#id) return;
     this.#unsent.set(snapshot.id, snapshot);
     if (this.#phase === 'flowing') this.#flush();
@@ -107,8 +123,8 @@ class WatchStream {
   #flush(): void {
     for (const [id, snapshot] of this.#unsent) {
       this.#unsent.delete(id);
-      const taken = this.#call.write(migrationMessage(snapshot));
-      if (this.#id !== '' && isFinal(snapshot.state)) {
+      const taken = this.#call.write(this.#options.messageOf(snapshot));
+      if (this.#id !== '' && this.#options.isFinal(snapshot)) {
         this.#close();
         this.#call.end();
         return;
