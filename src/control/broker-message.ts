@@ -51,6 +51,8 @@ const checkedName = (name: string, value: string): string => {
   return value;
 };
 
+export const checkedMigrationId = (id: string): string => checkedName('migration_id', id);
+
 const rate = (name: string, kb: number | undefined): BytesPerSecond | undefined =>
   within(name, kb, 1, RATE_KB_PER_S_MAX) === undefined ? undefined : rateOfKb(kb!);
 
@@ -208,7 +210,7 @@ export const brokerSnapshotOf = (message: BrokerMessage): BrokerSnapshot => {
 export const backOffRequestOf = (message: BackOffRequestMessage): BackOffRequest => {
   if (!Number.isFinite(message.ratio)) throw invalid('ratio is not a finite number');
   return {
-    migrationId: checkedName('migration_id', message.migrationId),
+    migrationId: checkedMigrationId(message.migrationId),
     from: checkedName('from', message.from),
     link: checkedName('link', message.link),
     validFor: duration('valid_for_ms', message.validForMs, 1, VALID_FOR_MAX)!,

@@ -1,6 +1,7 @@
 import { createSecureContext } from 'node:tls';
 import type { ServiceError } from '@grpc/grpc-js';
 import { Client, credentials, Metadata } from '@grpc/grpc-js';
+import type { BackOffAnswer, BackOffRequest, BrokerSnapshot, PathLink } from '../leaves/broker.js';
 import type { Clock } from '../leaves/clock.js';
 import { systemClock } from '../leaves/clock.js';
 import { MigrateFsError } from '../leaves/errors.js';
@@ -11,6 +12,8 @@ import type { TlsIdentity } from '../leaves/tls-identity.js';
 import type { BytesPerSecond, Millis } from '../leaves/units.js';
 import { millis } from '../leaves/units.js';
 import type { Holder, UnmountRequest } from '../leaves/unmount.js';
+import { backOffAnswerOf, backOffRequestMessage, brokerSnapshotOf, pathMessage } from './broker-message.js';
+import type { BrokerMethod, BrokerMethods } from './broker-wire.js';
 import { imageDescriptionOf } from './image-message.js';
 import type { ReceivedVerifyReport } from './migration-message.js';
 import { snapshotOf, statusOf, verifyReportOf, wholeKbPerS } from './migration-message.js';
@@ -36,6 +39,9 @@ const CUTOVER_TIMEOUT = millis(300_000);
 const UNMOUNT_TIMEOUT = millis(60_000);
 /** Reading every image on both sides. */
 const VERIFY_TIMEOUT = millis(24 * 3_600_000);
+
+type Methods = UnaryMethods & BrokerMethods;
+type Method = UnaryMethod | BrokerMethod;
 
 interface ControlClientOptions {
   readonly server: HostPort;
@@ -147,6 +153,25 @@ export class ControlClient implements Disposable {
     return (await this.#unary('Unmount', request, UNMOUNT_TIMEOUT)).holders;
   }
 
+  /** NOT_FOUND: it has none, or is not a source there. */
+  async broker(migrationId: string): Promise<BrokerSnapshot> {
+    return brokerSnapshotOf(await this.#unary('GetBroker', { migrationId }));
+  }
+
+  async brokers(): Promise<readonly BrokerSnapshot[]> {
+    return (await this.#unary('ListBrokers', {})).brokers.map(brokerSnapshotOf);
+  }
+
+  async setBrokerPath(migrationId: string, path: readonly PathLink[]): Promise<BrokerSnapshot> {
+    return brokerSnapshotOf(await this.#unary('SetBrokerPath', { migrationId, path: pathMessage(path) }));
+  }
+
+  /** Rejects as soon as `signal` aborts. */
+  async backOff(request: BackOffRequest, signal?: AbortSignal): Promise<BackOffAnswer> {
+    const { answer } = await this.#unary('BackOff', backOffRequestMessage(request), CALL_TIMEOUT, signal);
+    return backOffAnswerOf(answer);
+  }
+
   async status(): Promise<DaemonStatus> {
     return statusOf(await this.#unary('GetStatus', {}));
   }
@@ -186,14 +211,15 @@ export class ControlClient implements Disposable {
     this.close();
   }
 
-  #unary<M extends UnaryMethod>(
+  #unary<M extends Method>(
     method: M,
-    request: UnaryMethods[M][0],
+    request: Methods[M][0],
     timeout: Millis = CALL_TIMEOUT,
-  ): Promise<UnaryMethods[M][1]> {
+    signal?: AbortSignal,
+  ): Promise<Methods[M][1]> {
     const { path, requestSerialize, responseDeserialize } = methodDefinition(method);
     return new Promise((resolve, reject) => {
-      this.#client.makeUnaryRequest(
+      const call = this.#client.makeUnaryRequest(
         path,
         requestSerialize,
         responseDeserialize,
@@ -201,10 +227,14 @@ export class ControlClient implements Disposable {
         new Metadata(),
         { deadline: new Date(this.#clock.wall() + timeout) },
         (error, response) => {
+          signal?.removeEventListener('abort', onAbort);
           if (error) reject(errorOfStatus(error, this.server));
-          else resolve(response as UnaryMethods[M][1]);
+          else resolve(response as Methods[M][1]);
         },
       );
+      const onAbort = (): void => call.cancel();
+      signal?.addEventListener('abort', onAbort, { once: true });
+      if (signal?.aborted) onAbort();
     });
   }
 }

@@ -1,16 +1,25 @@
 import type { UntypedServiceImplementation } from '@grpc/grpc-js';
+import type { BrokerControl } from '../leaves/broker.js';
 import type { Clock } from '../leaves/clock.js';
 import { systemClock } from '../leaves/clock.js';
 import { MigrateFsError } from '../leaves/errors.js';
 import type { LogSink } from '../leaves/log-sink.js';
-import type { DaemonStatus, MigrationControl, MigrationSnapshot } from '../leaves/migration.js';
+import type { DaemonStatus, LimitSetter, MigrationControl, MigrationSnapshot } from '../leaves/migration.js';
 import { isFinal } from '../leaves/migration.js';
 import type { Unmount } from '../leaves/unmount.js';
+import { brokerImplementation } from './broker-service.js';
 import type { ControlServer, ListenerOptions } from './grpc-server.js';
 import { serveGrpc, unaryHandler } from './grpc-server.js';
 import { imageDescriptionMessage } from './image-message.js';
 import { migrationMessage, stateName, statusMessage, verifyReportMessage } from './migration-message.js';
-import { PROTO_PATH, SERVICE_NAME, serviceDefinition } from './service-definition.js';
+import type { Role } from './roles.js';
+import {
+  BROKERS_NAME,
+  brokersDefinition,
+  PROTO_PATH,
+  SERVICE_NAME,
+  serviceDefinition,
+} from './service-definition.js';
 import { checkedImageNames, checkedLimit, migrationRequestOf } from './start-request.js';
 import { WatchStreams } from './watch-stream.js';
 import type { MigrationIdMessage, UnaryMethod, UnaryMethods } from './wire.js';
@@ -22,6 +31,8 @@ const KB = 1000;
 
 interface ControlServerOptions extends ListenerOptions {
   readonly service: MigrationControl;
+  /** Absent: the service Brokers is not there. */
+  readonly brokers?: BrokerControl | undefined;
   readonly status: () => DaemonStatus;
   /** Absent: UNIMPLEMENTED. */
   readonly unmount?: Unmount;
@@ -30,6 +41,7 @@ interface ControlServerOptions extends ListenerOptions {
 type Handlers = {
   readonly [M in UnaryMethod]: (
     request: UnaryMethods[M][0],
+    role: Role,
   ) => Promise<UnaryMethods[M][1]> | UnaryMethods[M][1];
 };
 
@@ -48,6 +60,9 @@ const whatOf = (what: string): string => {
   return what;
 };
 
+/** Whose limit a caller sets. */
+const setterOf = (role: Role): LimitSetter => (role === 'broker' ? 'broker' : 'operator');
+
 const noUnmount: Unmount = () => {
   throw new MigrateFsError('UNIMPLEMENTED', 'this server has no mount');
 };
@@ -58,13 +73,21 @@ const handlersOf = (
 ): Handlers => ({
   StartMigration: async (request) =>
     migrationMessage(await service.start(migrationRequestOf(request, clock.wall()))),
-  SetNetworkLimit: async (request) =>
+  SetNetworkLimit: async (request, role) =>
     migrationMessage(
-      await service.setLimits(idOf(request), { netLimit: checkedLimit('network', request.limitKbPerS) }),
+      await service.setLimits(
+        idOf(request),
+        { netLimit: checkedLimit('network', request.limitKbPerS) },
+        setterOf(role),
+      ),
     ),
-  SetDiskLimit: async (request) =>
+  SetDiskLimit: async (request, role) =>
     migrationMessage(
-      await service.setLimits(idOf(request), { diskLimit: checkedLimit('disk', request.limitKbPerS) }),
+      await service.setLimits(
+        idOf(request),
+        { diskLimit: checkedLimit('disk', request.limitKbPerS) },
+        setterOf(role),
+      ),
     ),
   QueryProgress: async (request) => {
     const { netRate, writeRate } = await service.get(idOf(request));
@@ -95,6 +118,7 @@ const implementationOf = (
   handlers: Handlers,
   watchers: WatchStreams<MigrationIdMessage, MigrationSnapshot>,
   log: LogSink,
+  tls: boolean,
 ): UntypedServiceImplementation => {
   const implementation: UntypedServiceImplementation = {
     WatchMigration: watchers.serve.bind(watchers),
@@ -102,8 +126,9 @@ const implementationOf = (
   for (const method of Object.keys(handlers) as UnaryMethod[])
     implementation[method] = unaryHandler(
       method,
-      handlers[method] as (request: object) => object,
+      handlers[method] as (request: object, role: Role) => object,
       log,
+      tls,
     ) as never;
   return implementation;
 };
@@ -113,7 +138,7 @@ const implementationOf = (
  * FAILED_PRECONDITION: the address is taken, not ours, or unsafe without certificates. INVALID_ARGUMENT: bad PEMs.
  */
 export const serveControl = (options: ControlServerOptions): Promise<ControlServer> => {
-  const { service, log } = options;
+  const { service, brokers, log } = options;
   const clock = options.clock ?? systemClock;
   const watchers = new WatchStreams<MigrationIdMessage, MigrationSnapshot>({
     method: 'WatchMigration',
@@ -130,8 +155,22 @@ export const serveControl = (options: ControlServerOptions): Promise<ControlServ
       {
         name: SERVICE_NAME,
         definition: serviceDefinition,
-        implementation: implementationOf(handlersOf(options, clock), watchers, log),
+        implementation: implementationOf(
+          handlersOf(options, clock),
+          watchers,
+          log,
+          options.tls !== undefined,
+        ),
       },
+      ...(brokers
+        ? [
+            {
+              name: BROKERS_NAME,
+              definition: brokersDefinition,
+              implementation: brokerImplementation(brokers, log),
+            },
+          ]
+        : []),
     ],
     protoPaths: [PROTO_PATH],
     endStreams: () => watchers.close(),

@@ -20,6 +20,9 @@ import type { LogSink } from '../leaves/log-sink.js';
 import type { TlsIdentity } from '../leaves/tls-identity.js';
 import { assertSafeListener } from '../leaves/tls-identity.js';
 import { millis } from '../leaves/units.js';
+import { roleGate } from './role-gate.js';
+import type { Role } from './roles.js';
+import { callerRole } from './roles.js';
 import {
   KEEPALIVE_INTERVAL,
   KEEPALIVE_TIMEOUT,
@@ -71,12 +74,13 @@ interface GrpcServerOptions extends ListenerOptions {
 export const unaryHandler =
   <Request, Response>(
     method: string,
-    handler: (request: Request) => Promise<Response> | Response,
+    handler: (request: Request, role: Role) => Promise<Response> | Response,
     log: LogSink,
+    tls = false,
   ) =>
   (call: ServerUnaryCall<Request, Response>, callback: sendUnaryData<Response>): void => {
     Promise.resolve()
-      .then(() => handler(call.request))
+      .then(() => handler(call.request, callerRole(call.getAuthContext(), tls) ?? 'peer'))
       .then(
         (response) => callback(null, response),
         (error: unknown) => {
@@ -131,6 +135,7 @@ export const serveGrpc = async (options: GrpcServerOptions): Promise<ControlServ
     'grpc.max_concurrent_streams': CONCURRENT_STREAMS_MAX,
     'grpc.keepalive_time_ms': KEEPALIVE_INTERVAL,
     'grpc.keepalive_timeout_ms': KEEPALIVE_TIMEOUT,
+    interceptors: [roleGate(options.tls !== undefined, log)],
   });
   const names = ['', ...services.map(({ name }) => name)];
   for (const { definition, implementation } of services) server.addService(definition, implementation);

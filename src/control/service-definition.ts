@@ -6,6 +6,7 @@ import { loadSync } from '@grpc/proto-loader';
 import { KiB, MiB } from '../leaves/units.js';
 
 export const SERVICE_NAME = 'migratefs.v1.MigrateFS';
+export const BROKERS_NAME = 'migratefs.v1.Brokers';
 
 /** Bytes of one encoded message. */
 export const REQUEST_BYTES_MAX = 256 * KiB;
@@ -28,7 +29,12 @@ const packageDefinition: PackageDefinition = loadSync(PROTO_PATH, {
   arrays: true,
 });
 
-export const serviceDefinition = packageDefinition[SERVICE_NAME] as unknown as GrpcServiceDefinition;
+const methodsOf = (service: string): Record<string, MethodDefinition<object, object>> =>
+  packageDefinition[service] as unknown as Record<string, MethodDefinition<object, object>>;
 
+export const serviceDefinition = methodsOf(SERVICE_NAME) as unknown as GrpcServiceDefinition;
+export const brokersDefinition = methodsOf(BROKERS_NAME) as unknown as GrpcServiceDefinition;
+
+/** Of a method of either service; no two have the same name. */
 export const methodDefinition = (name: string): MethodDefinition<object, object> =>
-  (packageDefinition[SERVICE_NAME] as unknown as Record<string, MethodDefinition<object, object>>)[name]!;
+  (methodsOf(SERVICE_NAME)[name] ?? methodsOf(BROKERS_NAME)[name])!;

@@ -4,6 +4,7 @@ import { parseHostPort } from '../leaves/host-port.js';
 import type { MigrationRequest } from '../leaves/migration.js';
 import type { BytesPerSecond, Millis } from '../leaves/units.js';
 import { millis } from '../leaves/units.js';
+import { brokerChoiceOf, brokerTermsMessage } from './broker-message.js';
 import { cutoverName, cutoverOf, rateOfKb, wholeKbPerS } from './migration-message.js';
 import type { StartMigrationRequest } from './wire.js';
 
@@ -88,6 +89,7 @@ export const migrationRequestOf = (message: StartMigrationRequest, now: Millis):
   if (!cutover) throw invalid(`unknown cutover policy ${message.cutover}`);
   const deadline = deadlineOf(message, now);
   const requestId = checkedRequestId(message.requestId);
+  const broker = message.broker ? brokerChoiceOf(message.broker) : undefined;
   return {
     images: [...images],
     target: message.target,
@@ -96,6 +98,7 @@ export const migrationRequestOf = (message: StartMigrationRequest, now: Millis):
     diskLimit: checkedLimit('disk', message.diskLimitKbPerS),
     ...(deadline !== undefined && { deadline }),
     priority,
+    ...(broker !== undefined && { broker }),
     ...(requestId !== '' && { requestId }),
   };
 };
@@ -112,6 +115,7 @@ export const startRequestMessage = (options: StartOptions): StartMigrationReques
   networkLimitKbPerS: wholeKbPerS(options.netLimit),
   diskLimitKbPerS: wholeKbPerS(options.diskLimit),
   priority: options.priority,
+  ...(options.broker !== undefined && { broker: brokerTermsMessage(options.broker) }),
   ...(options.deadline !== undefined && { deadlineUnixMs: Math.round(options.deadline) }),
   ...(options.deadlineAfter !== undefined && { deadlineAfterMs: Math.round(options.deadlineAfter) }),
   ...(options.requestId !== undefined && { requestId: options.requestId }),

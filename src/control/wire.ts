@@ -1,6 +1,7 @@
 /** The messages of proto/migratefs.proto as the loader gives them: 64-bit integers as numbers, enums by name. */
 
 import type { Holder, UnmountRequest } from '../leaves/unmount.js';
+import type { BrokerTermsMessage } from './broker-wire.js';
 
 export interface MigrationIdMessage {
   readonly migrationId: string;
@@ -15,6 +16,7 @@ export interface StartMigrationRequest {
   readonly deadlineUnixMs?: number;
   readonly deadlineAfterMs?: number;
   readonly priority: number;
+  readonly broker?: BrokerTermsMessage | null;
   /** Empty: none. */
   readonly requestId?: string;
 }

@@ -1,4 +1,5 @@
 /** The vocabulary of a migration, shared by every layer: states, what is asked for, what is reported. */
+import type { BrokerChoice } from './broker.js';
 import type { PlainError } from './errors.js';
 import type { TransferLoad } from './time-left.js';
 import type { Bytes, BytesPerSecond, Generation, Millis } from './units.js';
@@ -51,6 +52,8 @@ export interface MigrationRequest {
   readonly deadline?: Millis;
   /** 0 (least) to 9 (most urgent). */
   readonly priority: number;
+  /** Absent: a broker with every default. */
+  readonly broker?: BrokerChoice;
   /** Given by the caller: a start with the id of a migration that is listed answers with that one. */
   readonly requestId?: string;
 }

@@ -83,8 +83,8 @@ t.test('limit sets what is given and prints both limits', async (t) => {
   const { stdout } = await cli('limit', 'm1', '--net', '50MB/s', '--disk', '1MiB');
   t.equal(stdout, 'm1: network 50.0 MB/s, disk 1.0 MB/s\n');
   t.same(control.calls, [
-    ['setLimits', 'm1', { netLimit: 50_000_000 }],
-    ['setLimits', 'm1', { diskLimit: 1_049_000 }],
+    ['setLimits', 'm1', { netLimit: 50_000_000 }, 'operator'],
+    ['setLimits', 'm1', { diskLimit: 1_049_000 }, 'operator'],
   ]);
   t.equal((await cli('limit', 'm1', '--net', '0')).stdout, 'm1: network unlimited, disk 1.0 MB/s\n');
 });
