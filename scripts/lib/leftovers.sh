@@ -1,6 +1,7 @@
 # shellcheck shell=bash
 # Finds, and removes, what a test run left behind. A run is recognised by its scratch folder and by the tag that
-# all of its processes inherit in their environment, so that runs side by side do not see each other.
+# all of its processes inherit in their environment, so that runs side by side do not see each other. Network
+# namespaces have no names: they, their interfaces and queues end with the last process inside.
 
 # Ids of the living processes that carry the tag.
 tagged_processes() {

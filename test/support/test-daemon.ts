@@ -23,6 +23,8 @@ export interface TestDaemonOptions {
   readonly data?: string;
   readonly extraArgs?: readonly string[];
   readonly env?: NodeJS.ProcessEnv;
+  /** A program that becomes the daemon, and its arguments: `nsenter` for one in a network namespace. */
+  readonly prefix?: readonly string[];
 }
 
 interface LogLine {
@@ -108,8 +110,10 @@ export class TestDaemon {
     const transport = options.transport ?? 'kernel';
     mkdirSync(imageDir, { recursive: true });
     mkdirSync(mountpoint, { recursive: true });
+    const [program, ...before] = [...(options.prefix ?? []), process.execPath];
     const child = spawn(
-      ...unwatched(process.execPath, [
+      ...unwatched(program!, [
+        ...before,
         CLI,
         'mount',
         imageDir,
