@@ -101,6 +101,9 @@ export const rawPoll = raw<[fds: Int32Array, count: number, timeout: number]>(
   'int poll(void *fds, unsigned long count, int timeout)',
 );
 export const POLLIN = 1;
+export const POLLERR = 8;
+/** Another number of the same open file. */
+export const duplicate = bind<[fd: number]>('int dup(int fd)');
 export const rawPread = raw<[fd: number, data: Uint8Array, length: number, offset: number]>(
   'int64_t pread(int fd, void *data, size_t length, int64_t offset)',
 );

@@ -44,8 +44,6 @@ for (const transport of TRANSPORTS) {
     t.equal(await user.write(0, 'after'), '5');
     await user.close();
     t.equal(readFileSync(daemon.below('disk'), 'utf8'), 'aftere');
-    // fuse-native has been seen not to notice the end of a detached mount: docs/TRANSPORTS.md.
-    if (transport === 'fuse-native') return;
     const { code } = await within(daemon.exited, END_MAX_MS, () => 'the daemon does not end');
     t.equal(code, 0);
   });
@@ -69,7 +67,6 @@ for (const transport of TRANSPORTS) {
     t.notOk(daemon.mounted);
     t.equal(await user.write(0, 'after'), '5');
     await user.close();
-    if (transport === 'fuse-native') return;
     t.equal((await within(daemon.exited, END_MAX_MS, () => 'the daemon does not end')).code, 0);
   });
 

@@ -1,6 +1,6 @@
 /** The portable transport: fuse-native, which is libfuse 2 calling back into the main thread's event loop. */
 import { execFile } from 'node:child_process';
-import { readFileSync } from 'node:fs';
+import { readdirSync, readFileSync, readlinkSync } from 'node:fs';
 import { MessageChannel } from 'node:worker_threads';
 import { systemClock } from '../../leaves/clock.js';
 import { MigrateFsError } from '../../leaves/errors.js';
@@ -12,7 +12,7 @@ import { ImageRegistry } from '../image-registry.js';
 import { ImageStoreService } from '../image-store-service.js';
 import { GraceCounters, ImageTable } from '../image-table.js';
 import { checkMountpoint, openFuseDevice, openImageDirectory, unmountFuse } from '../kernel/mount-point.js';
-import { close, MNT_DETACH, MNT_FORCE, raiseOpenFilesLimit } from '../libc.js';
+import { close, duplicate, MNT_DETACH, MNT_FORCE, POLLERR, raiseOpenFilesLimit, rawPoll } from '../libc.js';
 import type { MountedFileSystem, MountOptions } from '../mounted-file-system.js';
 import { UndoStack } from '../undo-stack.js';
 import { BackingTree } from './backing-tree.js';
@@ -22,7 +22,7 @@ import { attributeOperations, nameOperations, xattrOperations } from './metadata
 import { OpenFiles } from './open-files.js';
 
 const PARTICIPANT = 0;
-/** How often the mount table is looked at: fuse-native does not tell when libfuse's loop has ended. */
+/** How often the connection is looked at: fuse-native does not tell when libfuse's loop has ended. */
 const MOUNT_LOOK_INTERVAL = millis(500);
 
 /** Loaded only when it is used: the package has binaries for few platforms. */
@@ -75,12 +75,29 @@ const unmount = (mountpoint: string, lazy: boolean): Promise<void> =>
     });
   });
 
-/** Resolves when nothing is mounted there any more and the last file has been closed. */
-const untilGone = (mountpoint: string, files: OpenFiles): Promise<void> =>
+const fuseDescriptors = (): readonly number[] =>
+  readdirSync('/proc/self/fd')
+    .filter((fd) => {
+      try {
+        return readlinkSync(`/proc/self/fd/${fd}`) === '/dev/fuse';
+      } catch {
+        return false; // the one that this looks through
+      }
+    })
+    .map(Number);
+
+/**
+ * Resolves when the kernel has given the connection up: nothing is mounted and the last file is closed. Their requests
+ * do not tell: what is queued at that moment, the last RELEASE as a rule, may be dropped. Closes `connection`.
+ */
+const untilGone = (connection: number): Promise<void> =>
   new Promise((resolve) => {
+    const pollfd = Int32Array.of(connection, 0);
     const look = (): void => {
-      if (files.count === 0 && !isMounted(mountpoint)) resolve();
-      else systemClock.after(MOUNT_LOOK_INTERVAL, look);
+      if (rawPoll(pollfd, 1, 0) > 0 && ((pollfd[1]! >> 16) & POLLERR) !== 0) {
+        close(connection);
+        resolve();
+      } else systemClock.after(MOUNT_LOOK_INTERVAL, look);
     };
     look();
   });
@@ -143,6 +160,7 @@ export const mountFuseNative = async (options: MountOptions): Promise<MountedFil
     ...xattrOperations(tree),
     ...dataOperations(files, io, routed, () => session.request.useDirectIo()),
   });
+  const others = new Set(fuseDescriptors());
   try {
     await session.mount();
   } catch (error) {
@@ -150,6 +168,8 @@ export const mountFuseNative = async (options: MountOptions): Promise<MountedFil
       cause: error,
     });
   }
+  // libfuse closes its own when its loop ends.
+  const connection = duplicate(fuseDescriptors().find((fd) => !others.has(fd))!);
   undo.keep();
   /** A mount whose daemon has left hangs its users. */
   const detachAtExit = (): void => unmountFuse(mountpoint, MNT_DETACH | MNT_FORCE);
@@ -173,6 +193,6 @@ export const mountFuseNative = async (options: MountOptions): Promise<MountedFil
     transfer: [changes.port2, storeCalls.port2],
     detach: ({ lazy }) => unmount(mountpoint, lazy),
     unmount: ({ lazy }) => unmount(mountpoint, lazy),
-    closed: untilGone(mountpoint, files).then(release),
+    closed: untilGone(connection).then(release),
   };
 };

@@ -42,10 +42,6 @@ export class OpenFiles {
     this.#table = table;
   }
 
-  get count(): number {
-    return this.#files.size;
-  }
-
   find(handle: number): OpenFile | undefined {
     return this.#files.get(handle);
   }
