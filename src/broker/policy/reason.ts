@@ -1,7 +1,7 @@
 /** A decision in one line that an operator understands: what was done and why, with the numbers. */
 import type { BrokerTerms, BrokerZone } from '../../leaves/broker.js';
 import { formatDuration } from '../../leaves/duration.js';
-import { formatRate, formatSize } from '../../leaves/quantity.js';
+import { formatRate, formatSizeBesideRates } from '../../leaves/quantity.js';
 import type { Congestion, Observation } from './decision.js';
 import type { DiskLimit } from './disk-limit.js';
 import type { Laxity } from './laxity.js';
@@ -82,7 +82,7 @@ const lateText = (late: number | undefined): string =>
       : `would end ${formatDuration(-late)} before the deadline`;
 
 const diskText = (disk: DiskLimit, { load }: Observation, netRate: number): readonly string[] => {
-  const left = `${formatSize(load.left)} left at ${formatRate(netRate)} ${lateText(disk.late)}`;
+  const left = `${formatSizeBesideRates(load.left)} left at ${formatRate(netRate)} ${lateText(disk.late)}`;
   switch (disk.action) {
     case 'limit':
       return [`guest limited to ${formatRate(disk.limit)}: ${left} without`];
