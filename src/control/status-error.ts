@@ -58,8 +58,20 @@ const KNOWN: Readonly<Record<ErrorCode, true>> = {
 const codeOf = (name: string): ErrorCode =>
   Object.hasOwn(KNOWN, name) ? (name as ErrorCode) : (OTHER_CODES[name] ?? 'INTERNAL');
 
-/** The error a client sees; `server` is the daemon's address. */
-export const errorOfStatus = (error: ServiceError, server: string): MigrateFsError => {
+/** Who serves, and the command that has to run there. */
+export interface ServerKind {
+  readonly what: string;
+  readonly command: string;
+}
+
+export const DAEMON: ServerKind = { what: 'daemon', command: 'migratefs mount' };
+
+/** The error a client sees; `server` is the address that was called. */
+export const errorOfStatus = (
+  error: ServiceError,
+  server: string,
+  { what, command }: ServerKind = DAEMON,
+): MigrateFsError => {
   const code = codeOf(status[error.code] ?? '');
   const answered = error.metadata?.get(ANSWERED).length > 0;
   const options = { cause: error };
@@ -68,15 +80,15 @@ export const errorOfStatus = (error: ServiceError, server: string): MigrateFsErr
     const why = refused ? '' : ` (${oneLine(error.details)})`;
     return new MigrateFsError(
       code,
-      `cannot reach the daemon at ${server}: is \`migratefs mount\` running there?${why}`,
+      `cannot reach the ${what} at ${server}: is \`${command}\` running there?${why}`,
       options,
     );
   }
   if (!answered && code === 'DEADLINE_EXCEEDED')
-    return new MigrateFsError(code, `the daemon at ${server} did not answer in time`, options);
+    return new MigrateFsError(code, `the ${what} at ${server} did not answer in time`, options);
   return new MigrateFsError(
     code,
-    error.details === '' ? `the daemon answered ${code}` : error.details,
+    error.details === '' ? `the ${what} answered ${code}` : error.details,
     options,
   );
 };

@@ -1,0 +1,195 @@
+/** A command that is started once, whatever happens to the process that starts it. */
+import { spawn } from 'node:child_process';
+import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import type { Clock } from '../../leaves/clock.js';
+import { pause } from '../../leaves/clock.js';
+import { MigrateFsError } from '../../leaves/errors.js';
+import type { Millis } from '../../leaves/units.js';
+import { millis } from '../../leaves/units.js';
+import type { ProcessIdentity } from './process-identity.js';
+import { isRunning } from './process-identity.js';
+
+/** Bytes of its output that are kept: the first. */
+const OUTPUT_BYTES_MAX = 64 * 1024;
+/** Bytes of the last line of its output, for the error. */
+const LAST_LINE_MAX = 200;
+const POLL = millis(50);
+/** Between SIGTERM and SIGKILL. */
+const TERM_GRACE = millis(5_000);
+/** The claim of a run that must not begin. */
+const FORBIDDEN = 'forbidden';
+/** A wrapper that has not claimed the run by then never will: it could not be started, or died. */
+const CLAIM_MAX = millis(10_000);
+
+/**
+ * `sh -c WRAPPER sh FOLDER MAX COMMAND...`, in a session of its own. Whoever makes the claim, a file that holds its identity
+ * from the moment it exists, runs the command; a second wrapper for the same folder does nothing. Claim and exit status
+ * are on disk before anything depends on them.
+ */
+const WRAPPER = `
+folder=$1 max=$2
+shift 2
+# Caught, not ignored: the command dies of it, and its status is written.
+trap : TERM
+line=$(cat "/proc/$$/stat") || exit 125
+line=\${line##*) }
+set -f
+own="$folder/claim.$$"
+(set -- $line; echo "$$ \${20} $(cat /proc/sys/kernel/random/boot_id)") >"$own" || exit 125
+sync "$own" 2>/dev/null
+ln "$own" "$folder/claim" 2>/dev/null || { rm -f "$own"; exit 0; }
+rm -f "$own"
+{
+  trap : TERM
+  "$@" </dev/null 2>&1
+  echo "$?" >"$folder/status.part"
+  sync "$folder/status.part" 2>/dev/null
+  mv "$folder/status.part" "$folder/status"
+} | { head -c "$max" >"$folder/output"; cat >/dev/null; }
+`;
+
+export interface CommandResult {
+  /** Exit status; undefined: it was killed, or nobody knows. */
+  readonly status: number | undefined;
+}
+
+/** One run, named by its folder: the same folder means the same run, in this process and after it. */
+export class CommandRun {
+  readonly folder: string;
+  readonly #clock: Clock;
+
+  constructor(folder: string, clock: Clock) {
+    this.folder = folder;
+    this.#clock = clock;
+  }
+
+  get outputFile(): string {
+    return join(this.folder, 'output');
+  }
+
+  /** Whether the command was begun, as far as is known now. */
+  get begun(): boolean {
+    return this.#identity() !== undefined;
+  }
+
+  /** Starts the command unless that was done already. UNAVAILABLE: no process could be made. */
+  async start(command: readonly string[], env: NodeJS.ProcessEnv): Promise<void> {
+    if (this.#read('claim') !== undefined) return;
+    mkdirSync(this.folder, { recursive: true, mode: 0o700 });
+    const wrapper = spawn(
+      '/bin/sh',
+      ['-c', WRAPPER, 'sh', this.folder, String(OUTPUT_BYTES_MAX), ...command],
+      {
+        detached: true,
+        stdio: 'ignore',
+        env,
+      },
+    );
+    wrapper.unref();
+    await new Promise<void>((resolve, reject) => {
+      wrapper.once('spawn', resolve);
+      wrapper.once('error', (cause) =>
+        reject(new MigrateFsError('UNAVAILABLE', `cannot run /bin/sh: ${cause.message}`, { cause })),
+      );
+    });
+  }
+
+  /** Resolves when it has ended. Aborting `signal` ends the waiting, not the command. */
+  async end(signal?: AbortSignal): Promise<CommandResult> {
+    const asked = this.#clock.now();
+    for (;;) {
+      const status = this.#status();
+      if (status !== undefined) return { status };
+      if (this.#clock.now() - asked > CLAIM_MAX) this.#forbid();
+      const identity = this.#identity();
+      // It may have ended between the two looks.
+      if (identity ? !isRunning(identity) : this.#read('claim') === FORBIDDEN)
+        return { status: this.#status() };
+      await pause(this.#clock, POLL, signal);
+    }
+  }
+
+  /** Ends it with everything it started in its session, or sees to it that it never begins; resolves when it is gone. */
+  async kill(): Promise<CommandResult> {
+    this.#forbid();
+    const identity = this.#identity();
+    if (!identity || this.#status() !== undefined || !isRunning(identity)) return { status: this.#status() };
+    signalGroup(identity.pid, 'SIGTERM');
+    const end = this.end();
+    const forget = this.#clock.after(TERM_GRACE, () => signalGroup(identity.pid, 'SIGKILL'));
+    try {
+      return await end;
+    } finally {
+      forget();
+      // What its shell has left behind.
+      signalGroup(identity.pid, 'SIGKILL');
+    }
+  }
+
+  /** The last line that it printed, for an error. */
+  lastLine(): string {
+    try {
+      const lines = readFileSync(this.outputFile, 'utf8').trimEnd().split('\n');
+      return lines.at(-1)!.slice(-LAST_LINE_MAX);
+    } catch {
+      return '';
+    }
+  }
+
+  #status(): number | undefined {
+    const text = this.#read('status');
+    return text === undefined || text === '' ? undefined : Number(text);
+  }
+
+  #identity(): ProcessIdentity | undefined {
+    const [pid, startTime, bootId] = this.#read('claim')?.split(' ') ?? [];
+    return pid && startTime && bootId ? { pid: Number(pid), startTime, bootId } : undefined;
+  }
+
+  /** Unless a wrapper has made the claim, none will: one may have been started by a process that is gone. */
+  #forbid(): void {
+    try {
+      mkdirSync(this.folder, { recursive: true, mode: 0o700 });
+      writeFileSync(join(this.folder, 'claim'), FORBIDDEN, { flag: 'wx' });
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code !== 'EEXIST') throw error;
+    }
+  }
+
+  #read(name: string): string | undefined {
+    try {
+      return readFileSync(join(this.folder, name), 'utf8').trim();
+    } catch {
+      return undefined;
+    }
+  }
+}
+
+const signalGroup = (leader: number, signal: NodeJS.Signals): void => {
+  try {
+    process.kill(-leader, signal);
+  } catch {
+    // Nobody is left in it.
+  }
+};
+
+/** Resolves like `end`, but ends the command after `timeout`; `late` tells whether that was done. */
+export const endWithin = async (
+  run: CommandRun,
+  clock: Clock,
+  timeout: Millis,
+  signal: AbortSignal,
+): Promise<CommandResult & { readonly late: boolean }> => {
+  const late = new AbortController();
+  const forget = clock.after(timeout, () => late.abort());
+  try {
+    return { ...(await run.end(AbortSignal.any([signal, late.signal]))), late: false };
+  } catch (error) {
+    if (signal.aborted || !late.signal.aborted) throw error;
+    const result = await run.kill();
+    return { ...result, late: result.status === undefined };
+  } finally {
+    forget();
+  }
+};
