@@ -1,6 +1,7 @@
 /** Two daemons on one machine, and migrations between them as a client of the network API sees them. */
 import { join } from 'node:path';
 import { type ControlClient, connect } from '../../src/control/control-client.js';
+import type { BrokerChoice } from '../../src/leaves/broker.js';
 import { parseHostPort } from '../../src/leaves/host-port.js';
 import {
   type CutoverPolicy,
@@ -69,6 +70,8 @@ export interface StartSettings {
   readonly deadline?: number;
   /** Milliseconds from now. */
   readonly deadlineAfter?: number;
+  /** Absent: one with every default. */
+  readonly broker?: BrokerChoice;
   /** Data address to use instead of the target's own, a proxy's for instance. */
   readonly to?: string;
 }
@@ -149,7 +152,7 @@ export const migrate = async (
   images: readonly string[],
   settings: StartSettings = {},
 ): Promise<Followed> => {
-  const { cutover = 'on-first-write', netLimit, diskLimit, deadline, deadlineAfter, to } = settings;
+  const { cutover = 'on-first-write', netLimit, diskLimit, deadline, deadlineAfter, broker, to } = settings;
   const first = await pair.source.client.start({
     images,
     target: to ?? pair.target.daemon.dataAddress,
@@ -159,6 +162,7 @@ export const migrate = async (
     priority: 5,
     ...(deadline === undefined ? {} : { deadline: millis(deadline) }),
     ...(deadlineAfter === undefined ? {} : { deadlineAfter: millis(deadlineAfter) }),
+    ...(broker === undefined ? {} : { broker }),
   });
   return new Followed(t, pair.source.client, first);
 };
