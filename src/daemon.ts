@@ -3,6 +3,7 @@ import { readFileSync } from 'node:fs';
 import { hostname } from 'node:os';
 import type { Logger } from 'pino';
 import { pino } from 'pino';
+import { openBrokers } from './brokers.js';
 import { serveControl } from './control/control-server.js';
 import { mountFuseNative } from './fs/fuse-native/mount-fuse-native.js';
 import { mountKernel } from './fs/kernel/mount-kernel.js';
@@ -102,14 +103,25 @@ const serveUntilUnmounted = async (
     clock: systemClock,
     log: sink,
   });
+  const brokers = await openBrokers({
+    ...options,
+    migrations: replica,
+    ownAddress: () => controlAddress,
+    clock: systemClock,
+    log: sink,
+  });
   const control = await serveControl({
-    service: replica,
+    service: { ...replica, start: brokers.start },
+    brokers: brokers.control,
     status,
     unmount: (request) => unmounting.request(request),
     listen: options.listen,
     insecure: options.insecure,
     ...(tls ? { tls } : {}),
     log: sink,
+  }).catch(async (error: unknown) => {
+    await brokers.close();
+    throw error;
   });
   controlAddress = control.address;
   if (!tls)
@@ -118,6 +130,7 @@ const serveUntilUnmounted = async (
   stops.listen((signal) => unmounting.signal(signal));
   await fileSystem.closed;
   await control.close();
+  await brokers.close();
 };
 
 /**

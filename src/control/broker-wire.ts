@@ -1,5 +1,4 @@
 /** The messages of proto/broker.proto as the loader gives them: 64-bit integers as numbers, enums by name. */
-import type { Empty } from './wire.js';
 
 export interface BrokerTermsMessage {
   readonly off?: boolean;
@@ -70,7 +69,7 @@ interface BackOffResponse {
 /** Request and response of every method. */
 export interface BrokerMethods {
   readonly GetBroker: readonly [GetBrokerRequest, BrokerMessage];
-  readonly ListBrokers: readonly [Empty, ListBrokersResponse];
+  readonly ListBrokers: readonly [Readonly<Record<string, never>>, ListBrokersResponse];
   readonly SetBrokerPath: readonly [SetBrokerPathRequest, BrokerMessage];
   readonly BackOff: readonly [BackOffRequestMessage, BackOffResponse];
 }
