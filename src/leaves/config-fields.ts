@@ -1,9 +1,8 @@
 /** Reading a JSON configuration: every error names the place, and what is not known is refused. */
 import { parseDuration } from './duration.js';
 import { MigrateFsError } from './errors.js';
-import { parseRate } from './quantity.js';
+import { parseCapacity } from './quantity.js';
 import type { BytesPerSecond, Millis } from './units.js';
-import { UNLIMITED } from './units.js';
 
 const TEXT_LENGTH_MAX = 4096;
 const LIST_LENGTH_MAX = 4096;
@@ -66,12 +65,9 @@ export class ConfigFields {
     return value;
   }
 
-  /** Above 0 and not `unlimited`. */
-  rate(key: string): BytesPerSecond | undefined {
-    if (!this.has(key)) return undefined;
-    const value = this.#parsed(key, parseRate);
-    if (value === UNLIMITED) throw this.#wrong(key, 'give a rate above 0, such as 125MB/s');
-    return value;
+  /** Such as `10Gbit/s` or `1.25GB/s`. */
+  capacity(key: string): BytesPerSecond | undefined {
+    return this.has(key) ? this.#parsed(key, parseCapacity) : undefined;
   }
 
   /** One of the keys of an object, where the object may be missing: an object without keys then. */

@@ -119,7 +119,7 @@ const interfacesOf = (fields: ConfigFields): InterfacesConfig => {
   const named = fields.object('links');
   for (const name of named.keys()) {
     const one = named.object(name);
-    const capacity = one.rate('capacity');
+    const capacity = one.capacity('capacity');
     links.set(name, {
       link: one.has('link') ? linkName(one, 'link') : name,
       ...(capacity === undefined ? {} : { capacity }),
@@ -144,8 +144,8 @@ const queryOf = (fields: ConfigFields): QueryConfig => {
     throw configError(`${fields.where}.value`, "give 'utilisation' or 'rate'");
   const query = fields.text('query');
   const each = fields.object('capacities');
-  const capacities = new Map(each.keys().map((link) => [link, each.rate(link)!]));
-  const capacity = fields.rate('capacity');
+  const capacities = new Map(each.keys().map((link) => [link, each.capacity(link)!]));
+  const capacity = fields.capacity('capacity');
   if ((value === 'rate') !== (capacity !== undefined || capacities.size > 0))
     throw configError(
       fields.where,
