@@ -3,6 +3,7 @@ import { Command } from 'commander';
 import { doctorCommand } from './commands/doctor.js';
 import { migrateCommand } from './commands/migrate.js';
 import { mountCommand } from './commands/mount.js';
+import { schedulerCommand } from './commands/scheduler.js';
 import { statusCommand } from './commands/status.js';
 import {
   cancelCommand,
@@ -11,6 +12,9 @@ import {
   pauseCommand,
   resumeCommand,
 } from './commands/steer.js';
+import { submitCommand } from './commands/submit.js';
+import { taskCancelCommand } from './commands/task-cancel.js';
+import { tasksCommand } from './commands/tasks.js';
 import { unmountCommand } from './commands/unmount.js';
 import { verifyCommand } from './commands/verify.js';
 
@@ -44,6 +48,10 @@ export const buildProgram = (): Command => {
     cancelCommand(),
     cutoverCommand(),
     verifyCommand(),
+    schedulerCommand(),
+    submitCommand(),
+    tasksCommand(),
+    taskCancelCommand(),
     unmountCommand(),
     doctorCommand(),
   ];

@@ -1,0 +1,143 @@
+/** The composition root of the Migrations Scheduler: its queue, the daemons, the drivers, hot spots and its API. */
+import { readFileSync } from 'node:fs';
+import { dirname, join, resolve } from 'node:path';
+import Bottleneck from 'bottleneck';
+import { pino } from 'pino';
+import { openHotSpots } from './broker/hot-spots/open-hot-spots.js';
+import { admit } from './broker/policy/admission.js';
+import { plan } from './broker/policy/plan.js';
+import { checkTopology, parseTopology, type Topology } from './broker/policy/topology.js';
+import { ExecDriver } from './broker/scheduler/exec-driver.js';
+import { Scheduler } from './broker/scheduler/scheduler.js';
+import type { SchedulerConfig } from './broker/scheduler/scheduler-config.js';
+import { schedulerConfigOf } from './broker/scheduler/scheduler-config.js';
+import { TaskBook } from './broker/scheduler/task-book.js';
+import { TaskStore } from './broker/scheduler/task-store.js';
+import { serveScheduler } from './control/scheduler-server.js';
+import { DaemonHosts } from './daemon-hosts.js';
+import { systemClock } from './leaves/clock.js';
+import type { LogLevel } from './leaves/daemon-options.js';
+import { MigrateFsError } from './leaves/errors.js';
+import type { LogSink } from './leaves/log-sink.js';
+import type { SchedulerStatus } from './leaves/scheduler.js';
+import { assertSafeListener, readTlsIdentity } from './leaves/tls-identity.js';
+
+/** From `build/src/` to the package. */
+const PACKAGE_JSON = new URL('../../package.json', import.meta.url);
+const STOP_SIGNALS: readonly NodeJS.Signals[] = ['SIGINT', 'SIGTERM', 'SIGHUP'];
+
+export interface SchedulerDaemonOptions {
+  /** Path of the JSON configuration. */
+  readonly config: string;
+  readonly logLevel: LogLevel;
+  readonly logPretty: boolean;
+}
+
+const invalid = (message: string, cause?: unknown): MigrateFsError =>
+  new MigrateFsError('INVALID_ARGUMENT', message, { cause });
+
+const readConfig = (path: string): SchedulerConfig => {
+  let value: unknown;
+  try {
+    value = JSON.parse(readFileSync(path, 'utf8'));
+  } catch (error) {
+    throw invalid(`cannot read ${path}: ${(error as Error).message}`, error);
+  }
+  return schedulerConfigOf(value);
+};
+
+const readTopology = ({ topology }: SchedulerConfig, folder: string): Topology => {
+  if (typeof topology === 'object') return checkTopology(topology);
+  const path = resolve(folder, topology);
+  let text: string;
+  try {
+    text = readFileSync(path, 'utf8');
+  } catch (error) {
+    throw invalid(`cannot read the topology ${path}: ${(error as Error).message}`, error);
+  }
+  return parseTopology(text);
+};
+
+const stopSignal = (): Promise<void> =>
+  new Promise((resolvePromise) => {
+    for (const signal of STOP_SIGNALS) process.on(signal, () => resolvePromise());
+  });
+
+/** What drivers inherit. Not what is meant for this program alone. */
+const driverEnvironment = (): NodeJS.ProcessEnv =>
+  Object.fromEntries(Object.entries(process.env).filter(([name]) => !name.startsWith('MIGRATEFS_')));
+
+/**
+ * Serves until SIGINT, SIGTERM or SIGHUP. Ending it ends neither migrations nor drivers: the next one goes on with them.
+ * Errors: INVALID_ARGUMENT (configuration), FAILED_PRECONDITION (address or queue is taken) with cause and remedy.
+ */
+export const runScheduler = async (options: SchedulerDaemonOptions): Promise<void> => {
+  const config = readConfig(options.config);
+  const folder = dirname(resolve(options.config));
+  const topology = readTopology(config, folder);
+  const { ca, cert, key } = config.tlsFiles;
+  const inFolder = (path: string | undefined): string | undefined =>
+    path === undefined ? undefined : resolve(folder, path);
+  const tls = readTlsIdentity({ ca: inFolder(ca), cert: inFolder(cert), key: inFolder(key) });
+  const { listen, insecure, limits } = { ...config, limits: config.plan };
+  assertSafeListener('scheduler', listen, { tls, insecure });
+  const log = pino({
+    level: options.logLevel,
+    base: { pid: process.pid },
+    ...(options.logPretty
+      ? { transport: { target: 'pino-pretty', options: { ignore: 'pid,hostname' } } }
+      : {}),
+  });
+  const sink: LogSink = (level, message, fields) => log[level](fields ?? {}, message);
+  const stopped = stopSignal();
+
+  await using store = await TaskStore.open(resolve(folder, config.store));
+  const clock = systemClock;
+  await using hotSpots = await openHotSpots(config.hotSpots, { clock, log: sink, tls, insecure });
+  using hosts = new DaemonHosts({ addressesOf: (host) => topology.host(host), tls });
+  const drivers = new Map(
+    config.drivers.map((driver) => [
+      driver.name,
+      new ExecDriver({ ...driver, folder: join(store.folder, 'runs'), clock, env: driverEnvironment() }),
+    ]),
+  );
+  const { vmmTime } = config;
+  const book = new TaskBook({ store, clock, log: sink, vmmTime });
+  await using scheduler = new Scheduler({
+    ...config,
+    limits,
+    book,
+    hosts,
+    drivers,
+    moves: new Bottleneck.Group({ maxConcurrent: config.movesPerHost }),
+    clock,
+    log: sink,
+    storeId: store.id,
+    paths: topology,
+    checkHost: (name) => void topology.host(name),
+    hotSpots,
+    plan,
+    admit,
+  });
+  const startedAt = clock.wall();
+  const { version } = JSON.parse(readFileSync(PACKAGE_JSON, 'utf8')) as { readonly version: string };
+  let address = '';
+  const status = (): SchedulerStatus => ({
+    version,
+    pid: process.pid,
+    address,
+    store: store.folder,
+    startedAt,
+    waiting: scheduler.waiting,
+    running: scheduler.running,
+    ended: book.ended,
+    hot: scheduler.hot(),
+  });
+  await using server = await serveScheduler({ scheduler, status, listen, tls, insecure, log: sink });
+  ({ address } = server);
+  scheduler.begin();
+  if (!tls) log.warn('no certificates: whoever reaches this port can move virtual machines');
+  log.info({ address, store: store.folder, tasks: book.open }, 'ready');
+  await stopped;
+  log.info('stopping; migrations and drivers go on');
+};
