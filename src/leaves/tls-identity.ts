@@ -48,18 +48,20 @@ export const readTlsIdentity = ({ ca, cert, key }: TlsFiles): TlsIdentity | unde
 
 /**
  * Throws unless a listener on `address` is safe: it has certificates, or only this machine can reach it, or the
- * operator said `insecure`. FAILED_PRECONDITION names the remedies. `what` names the listener: `control`, `data`.
+ * operator said `insecure`. FAILED_PRECONDITION names the remedies. `what` names the listener: `control`, `data`; `harm`
+ * is what anyone could do.
  */
 export const assertSafeListener = (
   what: string,
   address: HostPort,
   security: { readonly tls?: TlsIdentity | undefined; readonly insecure?: boolean | undefined },
+  harm = 'read and change images',
 ): void => {
   if (security.tls || security.insecure || isLoopback(address.host)) return;
   throw new MigrateFsError(
     'FAILED_PRECONDITION',
     `will not serve the ${what} port on ${formatHostPort(address)} without certificates, because anyone on that ` +
-      'network could read and change images: give --tls-ca, --tls-cert and --tls-key, or listen on 127.0.0.1, ' +
+      `network could ${harm}: give --tls-ca, --tls-cert and --tls-key, or listen on 127.0.0.1, ` +
       'or accept the risk with --insecure',
   );
 };

@@ -44,17 +44,24 @@ const isAllowed = (request: IncomingMessage, token: string | undefined): boolean
   token === undefined ||
   timingSafeEqual(digest(request.headers.authorization ?? ''), digest(`Bearer ${token}`));
 
-const bodyOf = async (request: IncomingMessage): Promise<string> => {
-  const chunks: Buffer[] = [];
-  let length = 0;
-  for await (const chunk of request as AsyncIterable<Buffer>) {
-    length += chunk.length;
-    if (length > BODY_BYTES_MAX)
-      throw new MigrateFsError('RESOURCE_EXHAUSTED', `a message is longer than ${BODY_BYTES_MAX} bytes`);
-    chunks.push(chunk);
-  }
-  return Buffer.concat(chunks).toString('utf8');
-};
+/** Leaves what is too long unread: destroying the request would take the way for the answer along. */
+const bodyOf = (request: IncomingMessage): Promise<string> =>
+  new Promise((resolve, reject) => {
+    const chunks: Buffer[] = [];
+    let length = 0;
+    request.on('data', (chunk: Buffer) => {
+      length += chunk.length;
+      if (length <= BODY_BYTES_MAX) {
+        chunks.push(chunk);
+        return;
+      }
+      request.pause();
+      reject(new MigrateFsError('RESOURCE_EXHAUSTED', `a message is longer than ${BODY_BYTES_MAX} bytes`));
+    });
+    request.once('end', () => resolve(Buffer.concat(chunks).toString('utf8')));
+    request.once('error', reject);
+    request.once('close', () => reject(new MigrateFsError('ABORTED', 'the sender is gone')));
+  });
 
 /** HTTP status of an answer to `request`. */
 const statusOf = async (
@@ -64,13 +71,15 @@ const statusOf = async (
   if (!isAllowed(request, token)) return 401;
   if (request.url?.split('?', 1)[0] !== ALERTS_PATH) return 404;
   if (request.method !== 'POST') return 405;
+  // Not known any more once the sender is gone.
+  const peer = request.socket.remoteAddress;
   try {
     take(await bodyOf(request));
     return 200;
   } catch (error) {
     const { code, message } = plainError(error);
     log('warn', `an alert message is refused: ${message.split('\n', 1)[0]}`, {
-      peer: request.socket.remoteAddress,
+      peer,
     });
     return code === 'INVALID_ARGUMENT' ? 400 : code === 'RESOURCE_EXHAUSTED' ? 413 : 500;
   }
@@ -107,7 +116,7 @@ const serverOf = (options: AlertListenerOptions): Server => {
  */
 export const listenForAlerts = async (options: AlertListenerOptions): Promise<AlertListener> => {
   const { listen } = options;
-  assertSafeListener('alert', listen, options);
+  assertSafeListener('alert', listen, options, 'slow migrations down with made-up alerts');
   let server: Server;
   try {
     server = serverOf(options);
