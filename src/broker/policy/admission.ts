@@ -8,7 +8,7 @@ import { formatRate, formatSizeBesideRates } from '../../leaves/quantity.js';
 import type { Millis } from '../../leaves/units.js';
 import { millis } from '../../leaves/units.js';
 import { type Demand, demandOf, dirtyRateOf, type Guest, releaseOf } from './demand.js';
-import { type Ends, fluidSchedule } from './fluid-schedule.js';
+import { fluidSchedule, type Times } from './fluid-schedule.js';
 import type { Admission, PlanInput, PlanTask } from './task.js';
 
 /** What rounding may make of an end. */
@@ -41,7 +41,7 @@ const others = (input: PlanInput, candidate: PlanTask): PlanTask[] =>
 interface Trial {
   readonly guest: Guest;
   readonly demand: Demand;
-  readonly ends: Ends;
+  readonly times: ReadonlyMap<string, Times>;
   readonly end: number;
   /** Admitted tasks that would miss their deadlines. */
   readonly endangered: readonly PlanTask[];
@@ -57,15 +57,15 @@ const attempt = (
   const { paths, limits, now } = input;
   const demand = demandOf(candidate, paths, limits.share, own);
   const demands = admitted.map((task) => demandOf(task, paths, limits.share, guest));
-  const ends = fluidSchedule([...demands, demand], limits, now);
-  const late = admitted.filter((task) => isLate(ends.get(task.id)!, task.deadline));
+  const times = fluidSchedule([...demands, demand], limits, now);
+  const late = admitted.filter((task) => isLate(times.get(task.id)!.end, task.deadline));
   // Nobody is to blame for what is late anyway, unless it becomes later.
-  const without = late.length === 0 ? ends : fluidSchedule(demands, limits, now);
+  const without = late.length === 0 ? times : fluidSchedule(demands, limits, now);
   const endangered = late.filter((task) => {
-    const before = without.get(task.id)!;
-    return !isLate(before, task.deadline) || ends.get(task.id)! > before + TOLERANCE;
+    const before = without.get(task.id)!.end;
+    return !isLate(before, task.deadline) || times.get(task.id)!.end > before + TOLERANCE;
   });
-  return { guest: own, demand, ends, end: ends.get(candidate.id)!, endangered };
+  return { guest: own, demand, times, end: times.get(candidate.id)!.end, endangered };
 };
 
 /** Without a deadline there is nothing to miss, and what has one goes first. */
@@ -201,7 +201,7 @@ export const admit = (candidate: PlanTask, input: PlanInput): Admission => {
     const worst = trial.endangered[0]!;
     words.push(
       `would end ${instant(trial.end)}, but ${some(trial.endangered.map(({ id }) => id))} would miss: ` +
-        `${worst.id} ${tooLate(trial.ends.get(worst.id)!, worst.deadline!)}`,
+        `${worst.id} ${tooLate(trial.times.get(worst.id)!.end, worst.deadline!)}`,
     );
   }
   const earliest = deadline === undefined ? undefined : earliestDeadline(candidate, admitted, input);

@@ -1,27 +1,37 @@
 /**
- * When tasks end if the earliest deadline always comes first: at every moment each link serves the started tasks in
- * the order of their deadlines, each as fast as its path still carries, and a task starts as soon as both of its hosts
- * and all of its links have a free place and it would get more than its guest dirties. A started task whose turn it
- * is not becomes dirty again, at most wholly. Fluid: rates change only when a task may start, is in sync, or ends.
+ * When tasks start and end if the earliest deadline always comes first: at every moment each link serves the started
+ * tasks in the order of their deadlines, each as fast as its path still carries. A task starts as soon as it would get
+ * more than its guest dirties, both of its hosts and all of its links have a free place, and none of these has to be
+ * kept for an earlier deadline. A started task whose turn it is not becomes dirty again, at most wholly. Fluid: rates
+ * change only when a task may start, is in sync, or ends.
  */
 import type { Millis } from '../../leaves/units.js';
 import { byDeadline, type Demand, linkKey, releaseOf } from './demand.js';
+import { latestStarts } from './latest-start.js';
+import { type Claim, lateClaims, placesOf } from './places.js';
 import type { PlanLimits } from './task.js';
 
-interface Job {
-  readonly demand: Demand;
+interface Job extends Claim {
   readonly links: readonly number[];
-  /** Indices of its hosts and of its links among the places. */
+  /** Indices of what it occupies. */
   readonly places: readonly number[];
-  readonly release: number;
+  readonly allocated: number;
   left: number;
   /** `copying` from its start to being in sync, `synced` until its places are free. */
   state: 'waiting' | 'copying' | 'synced' | 'ended';
+  /** Bytes per second that it is served. */
   rate: number;
-  /** In sync; with the hypervisor's time, its end. */
+  startedAt: number;
   syncedAt: number;
 }
 
+interface Room {
+  readonly size: number;
+  taken: number;
+  readonly jobs: Job[];
+}
+
+/** A byte's fraction that rounding leaves. */
 const RUNNING_OUT = 1e-6;
 
 /** Numbers names as they come. */
@@ -33,111 +43,176 @@ class Numbering {
     this.#numbers.set(name, this.#numbers.size);
     return this.#numbers.size - 1;
   }
-  get size(): number {
-    return this.#numbers.size;
+}
+
+/** Wall clock in milliseconds; `Infinity`: never. */
+export interface Times {
+  readonly start: number;
+  /** In sync, and the hypervisor's time has passed. */
+  readonly end: number;
+}
+
+const endOf = ({ demand, syncedAt }: Job): number => syncedAt + demand.task.terms.vmmTime;
+
+class FluidSchedule {
+  readonly #limits: PlanLimits;
+  readonly #jobs: readonly Job[];
+  readonly #capacities: number[] = [];
+  readonly #rooms: Room[] = [];
+  #time: number;
+  #active: readonly Job[];
+
+  constructor(demands: readonly Demand[], limits: PlanLimits, now: Millis) {
+    this.#limits = limits;
+    this.#time = now;
+    const latest = latestStarts(demands, limits);
+    const links = new Numbering();
+    const rooms = new Numbering();
+    this.#jobs = [...demands]
+      .sort((a, b) => byDeadline(a.task, b.task))
+      .map((demand) =>
+        this.#job(demand, latest.get(demand.task.id) ?? Number.POSITIVE_INFINITY, links, rooms, now),
+      );
+    this.#active = this.#jobs;
+    // What runs holds its places even where there are more than the limits allow now.
+    for (const job of this.#jobs) if (job.demand.task.state === 'running') this.#start(job);
+  }
+
+  run(): ReadonlyMap<string, Times> {
+    for (;;) {
+      this.#settle();
+      const next = this.#serve();
+      if (next === Number.POSITIVE_INFINITY) break;
+      this.#pass(next);
+    }
+    return new Map(this.#jobs.map((job) => [job.demand.task.id, { start: job.startedAt, end: endOf(job) }]));
+  }
+
+  #job(demand: Demand, latestStart: number, links: Numbering, rooms: Numbering, now: Millis): Job {
+    const { task, path } = demand;
+    const numbers = path.map((link) => {
+      const number = links.of(linkKey(link));
+      this.#capacities[number] = link.capacity * this.#limits.share;
+      return number;
+    });
+    const job: Job = {
+      demand,
+      latestStart,
+      release: releaseOf(task, now),
+      links: numbers,
+      places: placesOf(task, path, this.#limits).map(({ key, size }) => {
+        const number = rooms.of(key);
+        this.#rooms[number] ??= { size, taken: 0, jobs: [] };
+        return number;
+      }),
+      allocated: task.allocated ?? (task.state === 'running' ? Number.POSITIVE_INFINITY : task.left),
+      left: task.left,
+      state: 'waiting',
+      rate: 0,
+      startedAt: Number.POSITIVE_INFINITY,
+      syncedAt: Number.POSITIVE_INFINITY,
+    };
+    for (const number of job.places) this.#rooms[number]!.jobs.push(job);
+    return job;
+  }
+
+  #start(job: Job): void {
+    job.state = 'copying';
+    job.startedAt = this.#time;
+    for (const number of job.places) this.#rooms[number]!.taken++;
+  }
+
+  /** What has nothing left is in sync; what has been for long enough ends. */
+  #settle(): void {
+    for (const job of this.#active) {
+      if (job.state === 'copying' && job.left <= RUNNING_OUT) {
+        job.state = 'synced';
+        job.syncedAt = this.#time;
+      }
+      if (job.state === 'synced' && endOf(job) <= this.#time) {
+        job.state = 'ended';
+        for (const number of job.places) this.#rooms[number]!.taken--;
+      }
+    }
+    this.#active = this.#active.filter(({ state }) => state !== 'ended');
+  }
+
+  /** Starts what may start and sets all rates; answers when they change next. */
+  #serve(): number {
+    const spare = Float64Array.from(this.#capacities);
+    let next = Number.POSITIVE_INFINITY;
+    for (const job of this.#active) {
+      if (job.state === 'synced') next = Math.min(next, endOf(job));
+      else if (job.release > this.#time) next = Math.min(next, job.release);
+      else {
+        let rate = Number.POSITIVE_INFINITY;
+        for (const link of job.links) rate = Math.min(rate, spare[link]!);
+        if (job.state === 'waiting') {
+          if (!this.#mayStart(job, rate)) continue;
+          this.#start(job);
+        }
+        job.rate = rate;
+        for (const link of job.links) spare[link]! -= rate;
+        if (job.left <= RUNNING_OUT) next = this.#time;
+        else if (rate > job.demand.dirty) next = Math.min(next, this.#syncOf(job));
+      }
+    }
+    return next;
+  }
+
+  #syncOf({ left, rate, demand }: Job): number {
+    return left <= RUNNING_OUT
+      ? this.#time
+      : rate > demand.dirty
+        ? this.#time + (left / (rate - demand.dirty)) * 1000
+        : Number.POSITIVE_INFINITY;
+  }
+
+  #mayStart(job: Job, rate: number): boolean {
+    if (job.left > 0 && rate <= job.demand.dirty) return false;
+    for (const number of job.places) {
+      const { size, taken } = this.#rooms[number]!;
+      if (taken >= size) return false;
+    }
+    const until = this.#syncOf({ ...job, rate }) + job.demand.task.terms.vmmTime;
+    return job.places.every((number) => this.#isSpare(this.#rooms[number]!, job, until));
+  }
+
+  /** Whether no earlier deadline comes too late if `job` takes a place until then. */
+  #isSpare({ size, taken, jobs }: Room, job: Job, until: number): boolean {
+    const claims: Job[] = [];
+    // Jobs are in the order of their deadlines.
+    for (const other of jobs) {
+      if (other === job) break;
+      if (other.state === 'waiting' && other.latestStart < until) claims.push(other);
+    }
+    if (claims.length === 0 || size - taken > claims.length) return true;
+    claims.sort((a, b) => a.latestStart - b.latestStart);
+    const busy = jobs
+      .filter(({ state }) => state === 'copying' || state === 'synced')
+      .map((other) =>
+        other.state === 'synced' ? endOf(other) : this.#syncOf(other) + other.demand.task.terms.vmmTime,
+      );
+    const slots = [...busy, ...new Array<number>(size - taken).fill(this.#time)];
+    const anyway = lateClaims(claims, slots);
+    return lateClaims(claims, [...slots.slice(0, -1), until]).every((claim) => anyway.includes(claim));
+  }
+
+  #pass(next: number): void {
+    const seconds = (next - this.#time) / 1000;
+    for (const job of this.#active)
+      if (job.state === 'copying')
+        job.left =
+          this.#syncOf(job) <= next
+            ? 0
+            : Math.min(job.left - (job.rate - job.demand.dirty) * seconds, job.allocated);
+    this.#time = next;
   }
 }
 
-/** When each task ends, wall clock in milliseconds; `Infinity`: never. */
-export type Ends = ReadonlyMap<string, number>;
-
-export const fluidSchedule = (demands: readonly Demand[], limits: PlanLimits, now: Millis): Ends => {
-  const links = new Numbering();
-  const places = new Numbering();
-  const capacities: number[] = [];
-  const room: number[] = [];
-  const place = (name: string, size: number): number => {
-    const number = places.of(name);
-    room[number] ??= size;
-    return number;
-  };
-  const jobs = [...demands]
-    .sort((a, b) => byDeadline(a.task, b.task))
-    .map((demand): Job => {
-      const { task, path } = demand;
-      const keys = path.map(linkKey);
-      const numbers = keys.map((key) => links.of(key));
-      for (const [at, number] of numbers.entries()) capacities[number] = path[at]!.capacity * limits.share;
-      return {
-        demand,
-        links: numbers,
-        places: [
-          place(`host ${task.source}`, limits.perHost),
-          place(`host ${task.target}`, limits.perHost),
-          ...keys.map((key) => place(key, limits.perLink)),
-        ],
-        release: releaseOf(task, now),
-        left: task.left,
-        state: 'waiting',
-        rate: 0,
-        syncedAt: Number.POSITIVE_INFINITY,
-      };
-    });
-  // What runs holds its places even where there are more of them than the limits allow now.
-  const take = (job: Job, count: 1 | -1): void => {
-    for (const number of job.places) room[number]! -= count;
-  };
-  for (const job of jobs)
-    if (job.demand.task.state === 'running') {
-      job.state = 'copying';
-      take(job, 1);
-    }
-
-  let time: number = now;
-  let active = jobs;
-  const spare = new Float64Array(links.size);
-  for (;;) {
-    for (const job of active)
-      if (job.state === 'copying' && job.left <= RUNNING_OUT) {
-        job.state = 'synced';
-        job.syncedAt = time;
-      }
-    for (const job of active)
-      if (job.state === 'synced' && job.syncedAt + job.demand.task.terms.vmmTime <= time) {
-        job.state = 'ended';
-        take(job, -1);
-      }
-    active = active.filter(({ state }) => state !== 'ended');
-    if (active.length === 0) break;
-
-    spare.set(capacities);
-    let next = Number.POSITIVE_INFINITY;
-    for (const job of active) {
-      if (job.state === 'synced') {
-        next = Math.min(next, job.syncedAt + job.demand.task.terms.vmmTime);
-        continue;
-      }
-      if (job.release > time) {
-        next = Math.min(next, job.release);
-        continue;
-      }
-      let rate = Number.POSITIVE_INFINITY;
-      for (const link of job.links) rate = Math.min(rate, spare[link]!);
-      if (job.state === 'waiting') {
-        if (job.left > 0 && rate <= job.demand.dirty) continue;
-        if (job.places.some((number) => room[number]! < 1)) continue;
-        job.state = 'copying';
-        take(job, 1);
-      }
-      job.rate = rate;
-      for (const link of job.links) spare[link]! -= rate;
-      if (job.left <= RUNNING_OUT) next = time;
-      else if (rate > job.demand.dirty)
-        next = Math.min(next, time + (job.left / (rate - job.demand.dirty)) * 1000);
-    }
-    if (next === Number.POSITIVE_INFINITY) break;
-    const passed = (next - time) / 1000;
-    for (const job of active)
-      if (job.state === 'copying') {
-        const drain = job.rate - job.demand.dirty;
-        const inSync = drain > 0 && time + (job.left / drain) * 1000 <= next;
-        job.left = inSync ? 0 : Math.min(job.left - drain * passed, allocatedOf(job.demand));
-      }
-    time = next;
-  }
-  return new Map(jobs.map(({ demand, syncedAt }) => [demand.task.id, syncedAt + demand.task.terms.vmmTime]));
-};
-
-/** No more than this can be dirty. */
-const allocatedOf = ({ task }: Demand): number =>
-  task.allocated ?? (task.state === 'running' ? Number.POSITIVE_INFINITY : task.left);
+/** Of each task its start, `now` for what runs, and its end. */
+export const fluidSchedule = (
+  demands: readonly Demand[],
+  limits: PlanLimits,
+  now: Millis,
+): ReadonlyMap<string, Times> => new FluidSchedule(demands, limits, now).run();

@@ -1,6 +1,6 @@
 /** Who occupies the places of hosts and links, and for whom free ones have to be kept. */
 import type { Millis } from '../../leaves/units.js';
-import { type Demand, linkKey, releaseOf } from './demand.js';
+import { byDeadline, type Demand, linkKey, releaseOf } from './demand.js';
 import type { PlanLimits, PlanLink, PlanTask } from './task.js';
 
 /** A migration that yields to others may take this many times as long as with the path to itself. */
@@ -28,7 +28,8 @@ interface Occupant {
   readonly until: number;
 }
 
-interface Claim {
+/** A waiting task that wants a place. */
+export interface Claim {
   readonly demand: Demand;
   readonly latestStart: number;
   readonly release: number;
@@ -96,7 +97,7 @@ export class Places {
     return undefined;
   }
 
-  /** A task that would come too late to a place if `demand` took it now, and would not otherwise. */
+  /** An earlier deadline that would come too late to a place if `demand` took it now, and would not otherwise. */
   keptFor(demand: Demand): Kept | undefined {
     const until = this.#until(demand);
     for (const { key, name, size } of placesOf(demand.task, demand.path, this.#limits)) {
@@ -104,16 +105,16 @@ export class Places {
       const waiting: Claim[] = [];
       for (const claim of claims) {
         if (claim.latestStart >= until) break;
-        if (claim.demand.task.id !== demand.task.id && !this.#started.has(claim.demand.task.id))
-          waiting.push(claim);
+        const { task } = claim.demand;
+        if (byDeadline(task, demand.task) < 0 && !this.#started.has(task.id)) waiting.push(claim);
       }
       if (waiting.length === 0) continue;
       const busy = occupants.map((occupant) => occupant.until);
       const free = Math.min(size - occupants.length, waiting.length + 1);
       const slots = [...busy, ...new Array<number>(free).fill(this.#now)];
-      const late = tooLate(waiting, [...slots.slice(0, -1), until]);
+      const late = lateClaims(waiting, [...slots.slice(0, -1), until]);
       if (late.length === 0) continue;
-      const anyway = new Set(tooLate(waiting, slots));
+      const anyway = new Set(lateClaims(waiting, slots));
       const blamed = late.find((claim) => !anyway.has(claim));
       if (blamed) return { where: name, task: blamed.demand.task, by: blamed.latestStart };
     }
@@ -147,10 +148,13 @@ export class Places {
   }
 }
 
-/** Those of `claims` that get a slot after their latest start, each taking the slot that is free first. */
-const tooLate = (claims: readonly Claim[], freeFrom: readonly number[]): readonly Claim[] => {
+/** Those of `claims` that get a place after their latest start, each in turn taking the one that is free first. */
+export const lateClaims = <T extends Claim>(
+  claims: readonly T[],
+  freeFrom: readonly number[],
+): readonly T[] => {
   const slots = [...freeFrom];
-  const late: Claim[] = [];
+  const late: T[] = [];
   for (const claim of claims) {
     let first = 0;
     for (let at = 1; at < slots.length; at++) if (slots[at]! < slots[first]!) first = at;

@@ -1,0 +1,123 @@
+import fc from 'fast-check';
+import t from 'tap';
+import { admit } from '../../../src/broker/policy/admission.js';
+import { plan } from '../../../src/broker/policy/plan.js';
+import type { PlanLimits, PlanTask } from '../../../src/broker/policy/task.js';
+import type { LinkLoad } from '../../../src/leaves/hot-spots.js';
+import { millis } from '../../../src/leaves/units.js';
+import { FluidNetwork } from '../../support/fluid-network.js';
+import { anyTasks, at, MB, MINUTE, NOON, SECOND, star, twoRacks } from '../../support/planned-tasks.js';
+
+/** What rounding, and the planner's next look, may add to an end. */
+const LATE_MAX = 1 * SECOND;
+
+interface Run {
+  readonly promised: number;
+  readonly late: string[];
+  readonly unfinished: string[];
+}
+
+/** Submits `tasks` one after the other, admits them, and lets the planner start them in a network as counted on. */
+const run = (
+  tasks: readonly PlanTask[],
+  gaps: readonly number[],
+  topology: ReturnType<typeof star>,
+  limits: PlanLimits,
+  heat: (now: number) => LinkLoad[],
+): Run => {
+  const network = new FluidNetwork(topology, NOON);
+  const submissions = tasks.map((task, i) => ({
+    task,
+    time: NOON + gaps.slice(0, i + 1).reduce((sum, gap) => sum + gap, 0) * SECOND,
+  }));
+  const accepted: PlanTask[] = [];
+  let waiting: PlanTask[] = [];
+  for (let rounds = 0; rounds < 2000; rounds++) {
+    const now = millis(network.now);
+    const view = () => ({
+      now,
+      tasks: [...waiting, ...network.running()],
+      paths: topology,
+      loads: heat(now),
+      limits,
+    });
+    while (submissions[0] && submissions[0].time <= now) {
+      const submitted = { ...submissions.shift()!.task, submittedAt: now };
+      if (!admit(submitted, view()).feasible) continue;
+      waiting.push(submitted);
+      accepted.push(submitted);
+    }
+    const steps = plan(view());
+    let look = submissions[0]?.time ?? Infinity;
+    for (const step of steps) {
+      if (step.action === 'start') {
+        network.start(waiting.find(({ id }) => id === step.id)!);
+        waiting = waiting.filter(({ id }) => id !== step.id);
+      } else if (step.until !== undefined) look = Math.min(look, Math.max(step.until, now + 1));
+    }
+    if (!network.advance(Math.min(look, now + 60 * MINUTE)) && look === Infinity && waiting.length === 0)
+      break;
+  }
+  const late = accepted.filter(
+    ({ id, deadline }) =>
+      deadline !== undefined && !((network.ended.get(id) ?? Infinity) <= deadline + LATE_MAX),
+  );
+  return {
+    promised: accepted.length,
+    late: late.map(
+      ({ id }) =>
+        `${id} by ${((network.ended.get(id) ?? Infinity) - Number(tasks.find((task) => task.id === id)!.deadline)) / 1000} s`,
+    ),
+    unfinished: accepted.filter(({ id }) => !network.ended.has(id)).map(({ id }) => id),
+  };
+};
+
+/** What matters of a counterexample, in minutes from noon and gigabytes. */
+const words = (tasks: readonly PlanTask[]): string =>
+  tasks
+    .map(({ id, source, target, left, dirtyRate, priority, notBefore, deadline, terms }) => {
+      const minute = (instant: number | undefined): string =>
+        instant === undefined ? '' : String((instant - NOON) / MINUTE);
+      const from = `${minute(notBefore)}..${minute(deadline)}`;
+      return `${id} ${source}${target} ${left / 1e9} GB ${dirtyRate / MB} MB/s ${from} p${priority}${terms.important ? '!' : ''}`;
+    })
+    .join('; ');
+
+const anyLimits = fc.record({
+  perHost: fc.constantFrom(1, 2, 3, 100),
+  perLink: fc.constantFrom(1, 2, 100),
+  share: fc.constant(1),
+});
+
+const HOSTS = ['a', 'b', 'c', 'd'];
+
+t.test('G5: every admitted deadline is met as long as the bandwidth counted on exists', async (t) => {
+  let promised = 0;
+  fc.assert(
+    fc.property(
+      anyTasks(HOSTS, 14),
+      fc.array(fc.integer({ min: 0, max: 600 }), { minLength: 14, maxLength: 14 }),
+      fc.constantFrom(star(HOSTS), twoRacks(), twoRacks('100MB/s', '250MB/s')),
+      anyLimits,
+      fc.integer({ min: 0, max: 7 }),
+      (tasks, gaps, topology, limits, heat) => {
+        const quiet = tasks.map(
+          (task): PlanTask => ({ ...task, state: 'waiting', dirtyRate: Math.min(task.dirtyRate, 1 * MB) }),
+        );
+        const outcome = run(quiet, gaps, topology, limits, (now) =>
+          // Every other five minutes somebody else wants the link of one host.
+          Math.floor((now - NOON) / (5 * MINUTE)) % 2 < heat % 3
+            ? [{ link: HOSTS[heat % 4]!, at: at(0), saturated: true, hot: true, source: 'test' }]
+            : [],
+        );
+        promised += outcome.promised;
+        if (outcome.late.length > 0 || outcome.unfinished.length > 0)
+          throw new Error(
+            `${words(quiet)} ${JSON.stringify([gaps.slice(0, tasks.length), limits, heat])} late: ${outcome.late.join(', ')}; unfinished: ${outcome.unfinished.join(', ')}`,
+          );
+      },
+    ),
+    { numRuns: Number(process.env['MIGRATEFS_RUNS'] ?? 300) },
+  );
+  t.ok(promised > 300, `${promised} promises were made`);
+});

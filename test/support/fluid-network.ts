@@ -1,0 +1,95 @@
+import type { Paths, PlanLink, PlanTask } from '../../src/broker/policy/task.js';
+import { bytes } from '../../src/leaves/units.js';
+
+interface Moving {
+  readonly task: PlanTask;
+  readonly path: readonly PlanLink[];
+  left: number;
+  rate: number;
+  syncedAt: number;
+}
+
+const keyOf = ({ name, backward }: PlanLink): string => `${name}${backward ? '-' : '+'}`;
+
+/**
+ * A network in which started migrations share each direction of a link as brokers would have it at best: the earliest
+ * deadline takes what its path carries, the next what is left. What is not sent becomes dirty.
+ */
+export class FluidNetwork {
+  readonly #paths: Paths;
+  readonly #moving = new Map<string, Moving>();
+  readonly ended = new Map<string, number>();
+  now: number;
+
+  constructor(paths: Paths, now: number) {
+    this.#paths = paths;
+    this.now = now;
+  }
+
+  start(task: PlanTask): void {
+    const path = this.#paths.path(task.source, task.target);
+    const left = task.left;
+    this.#moving.set(task.id, { task, path, left, rate: 0, syncedAt: left === 0 ? this.now : Infinity });
+  }
+
+  /** As a planner sees them now. */
+  running(): PlanTask[] {
+    return [...this.#moving.values()].map(({ task, left, rate }) => ({
+      ...task,
+      state: 'running',
+      allocated: task.left,
+      left: bytes(Math.ceil(left)),
+      netRate: rate,
+    }));
+  }
+
+  /** Goes on to `until` or to the first end before it; whether something ended. */
+  advance(until: number): boolean {
+    for (;;) {
+      const next = Math.min(until, this.#nextChange());
+      const passed = (next - this.now) / 1000;
+      for (const moving of this.#moving.values()) {
+        const drain = moving.rate - moving.task.dirtyRate;
+        if (moving.syncedAt !== Infinity) continue;
+        moving.left = Math.min(moving.task.left, moving.left - drain * passed);
+        // Within a byte: times are rounded.
+        if (moving.left < 1) {
+          moving.left = 0;
+          moving.syncedAt = next;
+        }
+      }
+      this.now = next;
+      let ended = false;
+      for (const [id, { task, syncedAt }] of this.#moving)
+        if (syncedAt + task.terms.vmmTime <= next) {
+          this.#moving.delete(id);
+          this.ended.set(id, next);
+          ended = true;
+        }
+      if (ended || next >= until) return ended;
+    }
+  }
+
+  #nextChange(): number {
+    const spare = new Map<string, number>();
+    let next = Infinity;
+    const inOrder = [...this.#moving.values()].sort(
+      (a, b) =>
+        (a.task.deadline ?? Number.MAX_VALUE) - (b.task.deadline ?? Number.MAX_VALUE) ||
+        (a.task.id < b.task.id ? -1 : 1),
+    );
+    for (const moving of inOrder) {
+      if (moving.syncedAt !== Infinity) {
+        moving.rate = 0;
+        next = Math.min(next, moving.syncedAt + moving.task.terms.vmmTime);
+        continue;
+      }
+      moving.rate = Math.min(...moving.path.map((link) => spare.get(keyOf(link)) ?? link.capacity));
+      for (const link of moving.path)
+        spare.set(keyOf(link), (spare.get(keyOf(link)) ?? link.capacity) - moving.rate);
+      const drain = moving.rate - moving.task.dirtyRate;
+      if (drain > 0) next = Math.min(next, this.now + (moving.left / drain) * 1000 + 0.001);
+    }
+    return next;
+  }
+}
