@@ -55,8 +55,8 @@ const attempt = (
   guest: Guest,
 ): Trial => {
   const { paths, limits, now } = input;
-  const demand = demandOf(candidate, paths, limits.share, own);
-  const demands = admitted.map((task) => demandOf(task, paths, limits.share, guest));
+  const demand = demandOf(candidate, paths, limits, own);
+  const demands = admitted.map((task) => demandOf(task, paths, limits, guest));
   const times = fluidSchedule([...demands, demand], limits, now);
   const late = admitted.filter((task) => isLate(times.get(task.id)!.end, task.deadline));
   // Nobody is to blame for what is late anyway, unless it becomes later.
@@ -130,7 +130,7 @@ export const admit = (candidate: PlanTask, input: PlanInput): Admission => {
   const start = releaseOf(candidate, now);
   let limited: Demand;
   try {
-    limited = demandOf(candidate, paths, limits.share, 'limited');
+    limited = demandOf(candidate, paths, limits, 'limited');
   } catch (error) {
     if (error instanceof MigrateFsError) return refused(error.message);
     throw error;

@@ -1,14 +1,25 @@
 /** What a task asks of the links of its path, and how long that takes with the path to itself (Expression 1). */
 import { MigrateFsError } from '../../leaves/errors.js';
 import type { Millis } from '../../leaves/units.js';
-import type { Paths, PlanLink, PlanTask } from './task.js';
+import type { Paths, PlanLimits, PlanLink, PlanTask } from './task.js';
 
 /** Whether the guest writes as it likes, or is limited to what its terms allow at worst. */
 export type Guest = 'free' | 'limited';
 
+/** What a migration occupies while it runs: one of so many at a host, or in one direction of a link. */
+export interface Place {
+  readonly key: string;
+  /** For people. */
+  readonly name: string;
+  readonly size: number;
+}
+
 export interface Demand {
   readonly task: PlanTask;
   readonly path: readonly PlanLink[];
+  /** Of the links of `path`: `linkKey`. */
+  readonly links: readonly string[];
+  readonly places: readonly Place[];
   /** The link that bounds `rate`: the first of the slowest. */
   readonly narrowest: PlanLink;
   /** Bytes per second that the path carries, of each link the part that admission counts on. */
@@ -22,7 +33,8 @@ export interface Demand {
 }
 
 /** Links are full duplex: each direction is a resource of its own. */
-export const linkKey = (link: PlanLink): string => (link.backward ? `${link.name} <` : `${link.name} >`);
+export const linkKey = (link: PlanLink): string =>
+  link.backward ? `link ${link.name} <` : `link ${link.name} >`;
 
 /**
  * A disk limit slows dirtying as it slows writing. Where only the dirty rate is known the guest is taken to dirty what
@@ -35,17 +47,24 @@ export const dirtyRateOf = (task: PlanTask, guest: Guest): number => {
 };
 
 /** Throws what `paths` throws where there is no route. */
-export const demandOf = (task: PlanTask, paths: Paths, share: number, guest: Guest): Demand => {
+export const demandOf = (task: PlanTask, paths: Paths, limits: PlanLimits, guest: Guest): Demand => {
   const path = paths.path(task.source, task.target);
   const [first] = path;
   if (!first)
     throw new MigrateFsError('FAILED_PRECONDITION', `no link between '${task.source}' and '${task.target}'`);
   const narrowest = path.reduce((least, link) => (link.capacity < least.capacity ? link : least), first);
-  const rate = narrowest.capacity * share;
+  const rate = narrowest.capacity * limits.share;
   const dirty = dirtyRateOf(task, guest);
   const copying =
     task.left === 0 ? 0 : rate > dirty ? (task.left / (rate - dirty)) * 1000 : Number.POSITIVE_INFINITY;
-  return { task, path, narrowest, rate, dirty, copying, duration: copying + task.terms.vmmTime };
+  const links = path.map(linkKey);
+  const places = [
+    { key: `host ${task.source}`, name: task.source, size: limits.perHost },
+    { key: `host ${task.target}`, name: task.target, size: limits.perHost },
+    ...path.map(({ name }, at) => ({ key: links[at]!, name: `link ${name}`, size: limits.perLink })),
+  ];
+  const duration = copying + task.terms.vmmTime;
+  return { task, path, links, places, narrowest, rate, dirty, copying, duration };
 };
 
 /** The earliest moment a task may start. */

@@ -6,12 +6,14 @@
  * change only when a task may start, is in sync, or ends.
  */
 import type { Millis } from '../../leaves/units.js';
-import { byDeadline, type Demand, linkKey, releaseOf } from './demand.js';
+import { byDeadline, type Demand, releaseOf } from './demand.js';
 import { latestStarts } from './latest-start.js';
-import { type Claim, lateClaims, placesOf } from './places.js';
+import { type Claim, lateClaims } from './places.js';
 import type { PlanLimits } from './task.js';
 
 interface Job extends Claim {
+  /** Position by deadline. */
+  readonly order: number;
   readonly links: readonly number[];
   /** Indices of what it occupies. */
   readonly places: readonly number[];
@@ -55,65 +57,60 @@ export interface Times {
 const endOf = ({ demand, syncedAt }: Job): number => syncedAt + demand.task.terms.vmmTime;
 
 class FluidSchedule {
-  readonly #limits: PlanLimits;
   readonly #jobs: readonly Job[];
   readonly #capacities: number[] = [];
   readonly #rooms: Room[] = [];
+  /** By release, the latest first. */
+  readonly #later: Job[];
   #time: number;
-  #active: readonly Job[];
+  /** Released and not ended, by deadline. */
+  #active: Job[];
 
   constructor(demands: readonly Demand[], limits: PlanLimits, now: Millis) {
-    this.#limits = limits;
     this.#time = now;
     const latest = latestStarts(demands, limits);
     const links = new Numbering();
     const rooms = new Numbering();
     this.#jobs = [...demands]
       .sort((a, b) => byDeadline(a.task, b.task))
-      .map((demand) =>
-        this.#job(demand, latest.get(demand.task.id) ?? Number.POSITIVE_INFINITY, links, rooms, now),
-      );
-    this.#active = this.#jobs;
+      .map((demand, order): Job => {
+        const { task, path } = demand;
+        const job: Job = {
+          demand,
+          order,
+          latestStart: latest.get(task.id) ?? Number.POSITIVE_INFINITY,
+          release: releaseOf(task, now),
+          links: demand.links.map((key) => links.of(key)),
+          places: demand.places.map(({ key }) => rooms.of(key)),
+          allocated: task.allocated ?? (task.state === 'running' ? Number.POSITIVE_INFINITY : task.left),
+          left: task.left,
+          state: 'waiting',
+          rate: 0,
+          startedAt: Number.POSITIVE_INFINITY,
+          syncedAt: Number.POSITIVE_INFINITY,
+        };
+        for (const [at, link] of job.links.entries())
+          this.#capacities[link] = path[at]!.capacity * limits.share;
+        for (const [at, place] of job.places.entries()) {
+          this.#rooms[place] ??= { size: demand.places[at]!.size, taken: 0, jobs: [] };
+          this.#rooms[place].jobs.push(job);
+        }
+        return job;
+      });
+    this.#active = this.#jobs.filter(({ release }) => release <= now);
+    this.#later = this.#jobs.filter(({ release }) => release > now).sort((a, b) => b.release - a.release);
     // What runs holds its places even where there are more than the limits allow now.
-    for (const job of this.#jobs) if (job.demand.task.state === 'running') this.#start(job);
+    for (const job of this.#active) if (job.demand.task.state === 'running') this.#start(job);
   }
 
   run(): ReadonlyMap<string, Times> {
     for (;;) {
       this.#settle();
-      const next = this.#serve();
+      const next = Math.min(this.#serve(), this.#later.at(-1)?.release ?? Number.POSITIVE_INFINITY);
       if (next === Number.POSITIVE_INFINITY) break;
       this.#pass(next);
     }
     return new Map(this.#jobs.map((job) => [job.demand.task.id, { start: job.startedAt, end: endOf(job) }]));
-  }
-
-  #job(demand: Demand, latestStart: number, links: Numbering, rooms: Numbering, now: Millis): Job {
-    const { task, path } = demand;
-    const numbers = path.map((link) => {
-      const number = links.of(linkKey(link));
-      this.#capacities[number] = link.capacity * this.#limits.share;
-      return number;
-    });
-    const job: Job = {
-      demand,
-      latestStart,
-      release: releaseOf(task, now),
-      links: numbers,
-      places: placesOf(task, path, this.#limits).map(({ key, size }) => {
-        const number = rooms.of(key);
-        this.#rooms[number] ??= { size, taken: 0, jobs: [] };
-        return number;
-      }),
-      allocated: task.allocated ?? (task.state === 'running' ? Number.POSITIVE_INFINITY : task.left),
-      left: task.left,
-      state: 'waiting',
-      rate: 0,
-      startedAt: Number.POSITIVE_INFINITY,
-      syncedAt: Number.POSITIVE_INFINITY,
-    };
-    for (const number of job.places) this.#rooms[number]!.jobs.push(job);
-    return job;
   }
 
   #start(job: Job): void {
@@ -122,8 +119,9 @@ class FluidSchedule {
     for (const number of job.places) this.#rooms[number]!.taken++;
   }
 
-  /** What has nothing left is in sync; what has been for long enough ends. */
+  /** What has nothing left is in sync; what has been for long enough ends; what is released joins. */
   #settle(): void {
+    let ended = false;
     for (const job of this.#active) {
       if (job.state === 'copying' && job.left <= RUNNING_OUT) {
         job.state = 'synced';
@@ -131,10 +129,17 @@ class FluidSchedule {
       }
       if (job.state === 'synced' && endOf(job) <= this.#time) {
         job.state = 'ended';
+        ended = true;
         for (const number of job.places) this.#rooms[number]!.taken--;
       }
     }
-    this.#active = this.#active.filter(({ state }) => state !== 'ended');
+    if (ended) this.#active = this.#active.filter(({ state }) => state !== 'ended');
+    let joined = false;
+    while (this.#later.length > 0 && this.#later.at(-1)!.release <= this.#time) {
+      this.#active.push(this.#later.pop()!);
+      joined = true;
+    }
+    if (joined) this.#active.sort((a, b) => a.order - b.order);
   }
 
   /** Starts what may start and sets all rates; answers when they change next. */
@@ -142,22 +147,33 @@ class FluidSchedule {
     const spare = Float64Array.from(this.#capacities);
     let next = Number.POSITIVE_INFINITY;
     for (const job of this.#active) {
-      if (job.state === 'synced') next = Math.min(next, endOf(job));
-      else if (job.release > this.#time) next = Math.min(next, job.release);
-      else {
-        let rate = Number.POSITIVE_INFINITY;
-        for (const link of job.links) rate = Math.min(rate, spare[link]!);
-        if (job.state === 'waiting') {
-          if (!this.#mayStart(job, rate)) continue;
-          this.#start(job);
-        }
-        job.rate = rate;
-        for (const link of job.links) spare[link]! -= rate;
-        if (job.left <= RUNNING_OUT) next = this.#time;
-        else if (rate > job.demand.dirty) next = Math.min(next, this.#syncOf(job));
+      if (job.state === 'synced') {
+        next = Math.min(next, endOf(job));
+        continue;
       }
+      if (job.state === 'waiting' && !this.#hasPlaces(job)) continue;
+      let rate = Number.POSITIVE_INFINITY;
+      for (const link of job.links) rate = Math.min(rate, spare[link]!);
+      if (job.state === 'waiting' && job.left > 0 && rate <= job.demand.dirty) continue;
+      job.rate = rate;
+      const sync = this.#syncOf(job);
+      if (job.state === 'waiting') {
+        const until = sync + job.demand.task.terms.vmmTime;
+        if (!job.places.every((number) => this.#isSpare(this.#rooms[number]!, job, until))) continue;
+        this.#start(job);
+      }
+      for (const link of job.links) spare[link]! -= rate;
+      next = Math.min(next, sync);
     }
     return next;
+  }
+
+  #hasPlaces({ places }: Job): boolean {
+    for (const number of places) {
+      const { size, taken } = this.#rooms[number]!;
+      if (taken >= size) return false;
+    }
+    return true;
   }
 
   #syncOf({ left, rate, demand }: Job): number {
@@ -166,16 +182,6 @@ class FluidSchedule {
       : rate > demand.dirty
         ? this.#time + (left / (rate - demand.dirty)) * 1000
         : Number.POSITIVE_INFINITY;
-  }
-
-  #mayStart(job: Job, rate: number): boolean {
-    if (job.left > 0 && rate <= job.demand.dirty) return false;
-    for (const number of job.places) {
-      const { size, taken } = this.#rooms[number]!;
-      if (taken >= size) return false;
-    }
-    const until = this.#syncOf({ ...job, rate }) + job.demand.task.terms.vmmTime;
-    return job.places.every((number) => this.#isSpare(this.#rooms[number]!, job, until));
   }
 
   /** Whether no earlier deadline comes too late if `job` takes a place until then. */

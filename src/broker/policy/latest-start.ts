@@ -2,8 +2,7 @@
  * The latest start of each task at which nobody who shares a link or a place with it has to miss a deadline:
  * everything is packed against its deadlines from the back, the last deadline first.
  */
-import { byDeadline, type Demand, linkKey } from './demand.js';
-import { placesOf } from './places.js';
+import { byDeadline, type Demand } from './demand.js';
 import type { PlanLimits } from './task.js';
 
 /** Of tasks with a deadline; wall clock in milliseconds, in the past where it is too late. */
@@ -16,7 +15,7 @@ export const latestStarts = (demands: readonly Demand[], limits: PlanLimits): Re
   const backwards = demands
     .filter(({ task }) => task.deadline !== undefined)
     .sort((a, b) => byDeadline(b.task, a.task));
-  for (const { task, path, rate, dirty, copying, duration } of backwards) {
+  for (const { task, path, links, places, rate, dirty, copying, duration } of backwards) {
     const deadline = task.deadline!;
     let start = deadline - duration;
     starts.set(task.id, start);
@@ -24,16 +23,13 @@ export const latestStarts = (demands: readonly Demand[], limits: PlanLimits): Re
     if (start === Number.NEGATIVE_INFINITY) continue;
     // All that it sends, dirty blocks included, each link carries at its own pace.
     const sent = copying === 0 ? 0 : (rate / (rate - dirty)) * task.left;
-    for (const link of path) {
-      const before = Math.min(
-        spokenFor.get(linkKey(link)) ?? Number.POSITIVE_INFINITY,
-        deadline - task.terms.vmmTime,
-      );
-      const from = before - (sent / (link.capacity * limits.share)) * 1000;
-      spokenFor.set(linkKey(link), from);
+    for (const [at, key] of links.entries()) {
+      const before = Math.min(spokenFor.get(key) ?? Number.POSITIVE_INFINITY, deadline - task.terms.vmmTime);
+      const from = before - (sent / (path[at]!.capacity * limits.share)) * 1000;
+      spokenFor.set(key, from);
       start = Math.min(start, from);
     }
-    for (const { key, size } of placesOf(task, path, limits)) {
+    for (const { key, size } of places) {
       const cursors =
         occupied.get(key) ??
         new Array<number>(Math.min(size, backwards.length)).fill(Number.POSITIVE_INFINITY);

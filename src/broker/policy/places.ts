@@ -1,26 +1,12 @@
 /** Who occupies the places of hosts and links, and for whom free ones have to be kept. */
 import type { Millis } from '../../leaves/units.js';
-import { byDeadline, type Demand, linkKey, releaseOf } from './demand.js';
-import type { PlanLimits, PlanLink, PlanTask } from './task.js';
+import { byDeadline, type Demand, releaseOf } from './demand.js';
+import type { PlanTask } from './task.js';
 
 /** A migration that yields to others may take this many times as long as with the path to itself. */
 const SLOWED = 3;
 /** Names in a line; the rest is counted. */
 const NAMES_MAX = 3;
-
-/** A host or a direction of a link. */
-export interface Place {
-  readonly key: string;
-  readonly name: string;
-  readonly size: number;
-}
-
-/** What a task occupies while it runs. */
-export const placesOf = (task: PlanTask, path: readonly PlanLink[], limits: PlanLimits): readonly Place[] => [
-  { key: `host ${task.source}`, name: task.source, size: limits.perHost },
-  { key: `host ${task.target}`, name: task.target, size: limits.perHost },
-  ...path.map((link) => ({ key: `link ${linkKey(link)}`, name: `link ${link.name}`, size: limits.perLink })),
-];
 
 interface Occupant {
   readonly id: string;
@@ -60,31 +46,24 @@ export interface Kept {
 export class Places {
   readonly #all = new Map<string, Occupancy>();
   readonly #started = new Set<string>();
-  readonly #limits: PlanLimits;
   readonly #now: Millis;
 
-  constructor(
-    demands: readonly Demand[],
-    latestStarts: ReadonlyMap<string, number>,
-    limits: PlanLimits,
-    now: Millis,
-  ) {
-    this.#limits = limits;
+  constructor(demands: readonly Demand[], latestStarts: ReadonlyMap<string, number>, now: Millis) {
     this.#now = now;
     for (const demand of demands) {
       const { task } = demand;
       const latestStart = latestStarts.get(task.id);
       if (task.state === 'running') this.#occupy(demand);
       else if (latestStart !== undefined)
-        for (const { key } of placesOf(task, demand.path, limits))
+        for (const { key } of demand.places)
           this.#at(key).claims.push({ demand, latestStart, release: releaseOf(task, now) });
     }
     for (const { claims } of this.#all.values()) claims.sort((a, b) => a.latestStart - b.latestStart);
   }
 
   /** The first of its places that is full, in words; undefined: it may start. */
-  taken({ task, path }: Demand): Taken | undefined {
-    for (const { key, name, size } of placesOf(task, path, this.#limits)) {
+  taken({ places }: Demand): Taken | undefined {
+    for (const { key, name, size } of places) {
       const { occupants, started } = this.#at(key);
       if (occupants.length < size) continue;
       const names = occupants.slice(0, NAMES_MAX).map(({ id }) => id);
@@ -100,7 +79,7 @@ export class Places {
   /** An earlier deadline that would come too late to a place if `demand` took it now, and would not otherwise. */
   keptFor(demand: Demand): Kept | undefined {
     const until = this.#until(demand);
-    for (const { key, name, size } of placesOf(demand.task, demand.path, this.#limits)) {
+    for (const { key, name, size } of demand.places) {
       const { occupants, claims } = this.#at(key);
       const waiting: Claim[] = [];
       for (const claim of claims) {
@@ -124,7 +103,7 @@ export class Places {
   start(demand: Demand): void {
     this.#occupy(demand);
     this.#started.add(demand.task.id);
-    for (const { key } of placesOf(demand.task, demand.path, this.#limits)) this.#at(key).started++;
+    for (const { key } of demand.places) this.#at(key).started++;
   }
 
   #at(key: string): Occupancy {
@@ -138,8 +117,7 @@ export class Places {
 
   #occupy(demand: Demand): void {
     const occupant = { id: demand.task.id, until: this.#until(demand) };
-    for (const { key } of placesOf(demand.task, demand.path, this.#limits))
-      this.#at(key).occupants.push(occupant);
+    for (const { key } of demand.places) this.#at(key).occupants.push(occupant);
   }
 
   #until({ task, duration }: Demand): number {

@@ -15,7 +15,7 @@
  */
 import { MigrateFsError } from '../../leaves/errors.js';
 import { type Candidate, candidateOf, inOrder } from './candidate.js';
-import { type Demand, demandOf, type Guest, linkKey } from './demand.js';
+import { type Demand, demandOf, type Guest } from './demand.js';
 import { fluidSchedule, type Times } from './fluid-schedule.js';
 import { hotLinks } from './hot-links.js';
 import { latestStarts } from './latest-start.js';
@@ -63,7 +63,7 @@ export const plan = (input: PlanInput): readonly PlanStep[] => {
   const schedule = (demands: readonly Demand[]): Schedule =>
     fluidSchedule(demands.filter(counts), limits, now);
   const asIf = (guest: Guest) => {
-    const demands = routed.map((task) => demandOf(task, paths, limits.share, guest));
+    const demands = routed.map((task) => demandOf(task, paths, limits, guest));
     const promised = schedule(demands);
     return { demands, promised, late: routed.filter((task) => lateness(task, promised) > TOLERANCE).length };
   };
@@ -96,8 +96,8 @@ export const plan = (input: PlanInput): readonly PlanStep[] => {
   const strict = new Set<string>();
   const isDue = ({ task }: Candidate): boolean =>
     strict.has(task.id) && task.deadline !== undefined && (promised.get(task.id)?.start ?? LAST) <= now;
+  let trials = 0;
   for (let round = 0; ; round++) {
-    let trials = 0;
     const going: PlanStep[] = candidates
       .filter(isDue)
       .map(({ task }) => ({ id: task.id, action: 'start', reason: '' }));
@@ -112,7 +112,7 @@ export const plan = (input: PlanInput): readonly PlanStep[] => {
     const ordered = [...candidates.filter(isDue), ...candidates.filter((candidate) => !isDue(candidate))];
     const steps = propose(ordered, {
       now,
-      places: new Places(demands, latest, limits, now),
+      places: new Places(demands, latest, now),
       hot,
       strict,
       turns: promised,
@@ -127,12 +127,6 @@ export const plan = (input: PlanInput): readonly PlanStep[] => {
 
 /** The victims, and who shares a host or link with one of them. */
 const neighbours = (candidates: readonly Candidate[], victims: readonly Demand[]): readonly Candidate[] => {
-  const shared = new Set(victims.flatMap((victim) => keysOf(victim)));
-  return candidates.filter(({ demand }) => keysOf(demand).some((key) => shared.has(key)));
+  const shared = new Set(victims.flatMap(({ places }) => places.map(({ key }) => key)));
+  return candidates.filter(({ demand }) => demand.places.some(({ key }) => shared.has(key)));
 };
-
-const keysOf = ({ task, path }: Demand): readonly string[] => [
-  `host ${task.source}`,
-  `host ${task.target}`,
-  ...path.map((link) => `link ${linkKey(link)}`),
-];
