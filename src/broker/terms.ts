@@ -17,7 +17,7 @@ const VMM_TIME_DEFAULT = millis(10_000);
 /** `asked` with its gaps filled; the step follows the capacities of the path where one is known. */
 export const completeTerms = (asked: Partial<BrokerTerms>, path: readonly PathLink[] = []): BrokerTerms => {
   const capacity = Math.min(...path.map((link) => link.capacity ?? Number.POSITIVE_INFINITY));
-  const danger = asked.danger ?? DANGER_DEFAULT;
+  const danger = asked.danger ?? Math.min(DANGER_DEFAULT, asked.warning ?? DANGER_DEFAULT);
   return {
     danger,
     warning: asked.warning ?? danger + WARNING_ABOVE_DANGER,

@@ -32,6 +32,16 @@ export const wholeNumber =
     return value;
   };
 
+const RATIO_MAX = 1000;
+
+/** A ratio above 1, as a percentage: 3 for `300%`. */
+export const parsePercentage = (text: string): number => {
+  const ratio = /^\d{1,6}(\.\d{1,3})?%$/.test(text) ? Number(text.slice(0, -1)) / 100 : Number.NaN;
+  if (!(ratio > 1 && ratio <= RATIO_MAX))
+    throw new MigrateFsError('INVALID_ARGUMENT', `give a percentage above 100%, such as 300%`);
+  return ratio;
+};
+
 /** An address that something can be sent to: not port 0. */
 export const parsePeer = (text: string): HostPort => {
   const address = parseHostPort(text);

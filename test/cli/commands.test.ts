@@ -1,11 +1,13 @@
 import t from 'tap';
 import { bytes, bytesPerSecond, millis } from '../../src/leaves/units.js';
 import { controlFixture, daemonStatusExample } from '../support/control-fixture.js';
+import { brokerExample, FakeBrokerControl } from '../support/fake-broker-control.js';
 import { snapshotExample } from '../support/fake-migration-control.js';
 import type { RunResult } from '../support/run.js';
 import { CLI, run, runCli } from '../support/run.js';
 
-const fixture = await controlFixture();
+const brokers = new FakeBrokerControl();
+const fixture = await controlFixture(undefined, brokers);
 const { control } = fixture;
 t.teardown(() => fixture.server.close());
 const cli = (...args: string[]): Promise<RunResult> => runCli([...args, '--server', fixture.server.address]);
@@ -58,6 +60,34 @@ t.test('status ID shows one migration in detail, and as JSON', async (t) => {
   );
   const json = JSON.parse((await cli('status', 'm1', '--json')).stdout) as object;
   t.match(json, { id: 'm1', state: 'interrupted', error: { code: 'UNAVAILABLE' } });
+});
+
+t.test('status ID shows the broker, whose limits hold, and why', async (t) => {
+  brokers.brokers.set('m1', { ...brokerExample, decidedAt: millis(Date.now()) });
+  t.teardown(() => brokers.brokers.clear());
+  control.put({
+    ...snapshotExample,
+    netLimit: bytesPerSecond(41_500_000),
+    operatorNetLimit: bytesPerSecond(50_000_000),
+    brokerNetLimit: bytesPerSecond(41_500_000),
+    diskLimit: bytesPerSecond(1_000_000),
+    operatorDiskLimit: bytesPerSecond(1_000_000),
+  });
+  const { stdout } = await cli('status', 'm1');
+  t.match(
+    stdout,
+    /^limits +network 41\.5 MB\/s \(broker; operator 50\.0 MB\/s\), disk 1\.0 MB\/s \(operator\)$/m,
+  );
+  t.match(stdout, /^broker +warning, laxity 2\.3 \(danger below 2, warning at 2\.5, important\)$/m);
+  t.match(
+    stdout,
+    /^decided +reduced to 41\.5 MB\/s: tor3 hot, laxity 2\.3 \(.* ago, decision 17, every 4\.0 s\)$/m,
+  );
+  t.match(stdout, /^path +host-a \(capacity unknown\), tor3 \(1\.3 GB\/s, shared with 2\)$/m);
+  const json = JSON.parse((await cli('status', 'm1', '--json')).stdout) as object;
+  t.match(json, { id: 'm1', broker: { zone: 'warning', netLimit: 41_500_000, diskLimit: 0, ended: false } });
+  brokers.brokers.set('m1', { ...brokerExample, ended: true });
+  t.match((await cli('status', 'm1')).stdout, /^broker +ended after 17 decisions, the last: reduced to/m);
 });
 
 t.test('an unknown migration is exit code 1 and one line', async (t) => {

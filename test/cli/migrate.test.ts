@@ -97,6 +97,25 @@ t.test('options and images reach the daemon; a path below the mount point become
   t.match(elsewhere.stderr, /^migratefs: \/etc\/shadow is not below \/mnt\/images/);
 });
 
+t.test('terms of the broker reach the daemon, and so does --no-broker', async (t) => {
+  const startedWith = async (...flags: string[]): Promise<unknown> => {
+    control.calls.length = 0;
+    play(COMPLETED);
+    t.equal((await runCli(['migrate', 'a', ...to, ...server, ...flags])).code, 0);
+    const [, request] = control.calls[0] as [string, { broker?: unknown }];
+    return request.broker;
+  };
+  const floors = ['--net-floor', '2MB/s', '--disk-floor', '500KB/s'];
+  t.same(await startedWith('--danger', '200%', '--warning', '250.5%', '--important', ...floors), {
+    danger: 2,
+    warning: 2.505,
+    important: true,
+    floor: 2_000_000,
+    diskFloor: 500_000,
+  });
+  t.equal(await startedWith('--no-broker'), 'off');
+});
+
 t.test('--json prints each report as a line and nothing else on stdout', async (t) => {
   play({ state: 'bulk-copy' }, { state: 'mirroring' }, COMPLETED);
   const { code, stdout, stderr } = await runCli(['migrate', 'a', ...to, ...server, '--json']);

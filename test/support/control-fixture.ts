@@ -1,5 +1,6 @@
 import { serveControl } from '../../src/control/control-server.js';
 import type { ControlServer } from '../../src/control/grpc-server.js';
+import type { BrokerControl } from '../../src/leaves/broker.js';
 import type { DaemonStatus } from '../../src/leaves/migration.js';
 import type { TlsIdentity } from '../../src/leaves/tls-identity.js';
 import { millis } from '../../src/leaves/units.js';
@@ -25,11 +26,12 @@ export interface ControlFixture extends AsyncDisposable {
 }
 
 /** A control server on a free loopback port before a scripted replica layer. */
-export const controlFixture = async (tls?: TlsIdentity): Promise<ControlFixture> => {
+export const controlFixture = async (tls?: TlsIdentity, brokers?: BrokerControl): Promise<ControlFixture> => {
   const control = new FakeMigrationControl();
   const logged: Record<string, unknown>[] = [];
   const server = await serveControl({
     service: control,
+    brokers,
     status: () => daemonStatusExample,
     listen: { host: '127.0.0.1', port: 0 },
     tls,

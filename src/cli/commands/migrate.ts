@@ -1,8 +1,10 @@
 import { Command, Option } from 'commander';
 import type { ControlClient } from '../../control/control-client.js';
+import type { BrokerChoice } from '../../leaves/broker.js';
 import { systemClock } from '../../leaves/clock.js';
 import type { Deadline } from '../../leaves/duration.js';
 import { parseDeadline } from '../../leaves/duration.js';
+import { MigrateFsError } from '../../leaves/errors.js';
 import type { HostPort } from '../../leaves/host-port.js';
 import { formatHostPort } from '../../leaves/host-port.js';
 import type { CutoverPolicy, MigrationSnapshot } from '../../leaves/migration.js';
@@ -14,12 +16,26 @@ import { assertCompleted, follow } from '../follow.js';
 import { imageNameOf } from '../image-argument.js';
 import { Interruption } from '../interruption.js';
 import type { ClientOptions } from '../option-parsers.js';
-import { addClientOptions, checkedBy, parsePeer, wholeNumber, withClient } from '../option-parsers.js';
+import {
+  addClientOptions,
+  checkedBy,
+  parsePeer,
+  parsePercentage,
+  wholeNumber,
+  withClient,
+} from '../option-parsers.js';
 import { toJson } from '../render.js';
 import type { Reporter } from '../reporter.js';
 import { reporterFor } from '../reporter.js';
 
 const PRIORITY_MAX = 9;
+
+/** A floor without an end would be no limit at all. */
+const parseFloor = (text: string): BytesPerSecond => {
+  const rate = parseRate(text);
+  if (rate === UNLIMITED) throw new MigrateFsError('INVALID_ARGUMENT', 'give a rate, such as 1MB/s');
+  return rate;
+};
 
 const HELP = `
 All images of one command are the disks of one VM: they become in sync together and are handed over together. An image
@@ -30,6 +46,9 @@ a second Ctrl-C leaves at once.
 
 Cutover: with on-first-write the target takes over when the VM that was resumed there writes for the first time; with
 when-in-sync as soon as both sides are equal; with explicit only by \`migratefs cutover\`, which works always.
+
+Its broker sets a network limit and a disk limit beside those given here, and the lower one counts: it yields where
+links are hot, and slows the guest down where the deadline needs it. \`migratefs status ID\` says what it does and why.
 
 Examples:
   migratefs migrate vm1/root.qcow2 vm1/data.raw --to host-b:7071 --deadline 10m
@@ -44,10 +63,30 @@ interface MigrateFlags extends ClientOptions {
   readonly diskLimit: BytesPerSecond;
   readonly deadline?: Deadline;
   readonly priority: number;
+  readonly danger?: number;
+  readonly warning?: number;
+  readonly important: boolean;
+  readonly netFloor?: BytesPerSecond;
+  readonly diskFloor?: BytesPerSecond;
+  readonly broker: boolean;
   readonly until: 'in-sync' | 'completed';
   readonly detach: boolean;
   readonly json: boolean;
 }
+
+/** Undefined: nothing was said of it. */
+const brokerChoice = (flags: MigrateFlags): BrokerChoice | undefined => {
+  const { danger, warning, important, netFloor, diskFloor } = flags;
+  if (!flags.broker) return 'off';
+  const terms = {
+    ...(important && { important }),
+    ...(danger !== undefined && { danger }),
+    ...(warning !== undefined && { warning }),
+    ...(netFloor !== undefined && { floor: netFloor }),
+    ...(diskFloor !== undefined && { diskFloor }),
+  };
+  return Object.keys(terms).length === 0 ? undefined : terms;
+};
 
 const start = async (
   client: ControlClient,
@@ -56,6 +95,7 @@ const start = async (
 ): Promise<MigrationSnapshot> => {
   const daemon = await client.status();
   const { deadline } = flags;
+  const broker = brokerChoice(flags);
   return client.start({
     images: images.map((image) => imageNameOf(image, daemon, process.cwd())),
     target: formatHostPort(flags.to),
@@ -63,6 +103,7 @@ const start = async (
     netLimit: flags.netLimit,
     diskLimit: flags.diskLimit,
     priority: flags.priority,
+    ...(broker !== undefined && { broker }),
     ...(deadline?.kind === 'at' && { deadline: deadline.instant }),
     ...(deadline?.kind === 'after' && { deadlineAfter: deadline.duration }),
   });
@@ -138,6 +179,30 @@ export const migrateCommand = (): Command =>
           .argParser(checkedBy(wholeNumber(0, PRIORITY_MAX)))
           .default(0),
       )
+      .addOption(
+        new Option(
+          '--danger <percent>',
+          'below this ratio of time to the deadline and time left, congestion is ignored (default: 300%)',
+        ).argParser(checkedBy(parsePercentage)),
+      )
+      .addOption(
+        new Option(
+          '--warning <percent>',
+          'from this ratio down the guest is slowed where the deadline needs it (default: danger + 100%)',
+        ).argParser(checkedBy(parsePercentage)),
+      )
+      .option('--important', 'goes before other migrations when its deadline comes near', false)
+      .addOption(
+        new Option('--net-floor <rate>', 'the broker leaves it this much network (default: 1MB/s)').argParser(
+          checkedBy(parseFloor),
+        ),
+      )
+      .addOption(
+        new Option('--disk-floor <rate>', 'the broker leaves the guest this much (default: 1MB/s)').argParser(
+          checkedBy(parseFloor),
+        ),
+      )
+      .option('--no-broker', 'nobody looks after its deadline or yields to other traffic')
       .addOption(
         new Option('--until <point>', 'when to return')
           .choices(['in-sync', 'completed'])

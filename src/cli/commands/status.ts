@@ -1,5 +1,6 @@
 import { Command } from 'commander';
 import type { ControlClient } from '../../control/control-client.js';
+import type { BrokerSnapshot } from '../../leaves/broker.js';
 import { systemClock } from '../../leaves/clock.js';
 import { formatDuration } from '../../leaves/duration.js';
 import { MigrateFsError } from '../../leaves/errors.js';
@@ -7,6 +8,7 @@ import type { DaemonStatus, MigrationSnapshot } from '../../leaves/migration.js'
 import { isFinal } from '../../leaves/migration.js';
 import { formatRate, formatSize } from '../../leaves/quantity.js';
 import type { Millis } from '../../leaves/units.js';
+import { brokerRows, limitsLine } from '../broker-rows.js';
 import { follow } from '../follow.js';
 import type { ClientOptions } from '../option-parsers.js';
 import { addClientOptions, withClient } from '../option-parsers.js';
@@ -24,7 +26,7 @@ import { reporterFor } from '../reporter.js';
 
 const HELP = `
 Without an id: the daemon (version, pid, mount, addresses) and a table of its migrations. With an id: that migration in
-detail. --watch follows until the migration ends; without an id until Ctrl-C.
+detail, with its broker: how much time it has to spare, what was decided last and why. --watch follows until the migration ends; without an id until Ctrl-C.
 
 Examples:
   migratefs status
@@ -79,7 +81,22 @@ const migrationTable = (migrations: readonly MigrationSnapshot[], now: Millis): 
 
 const time = (instant: Millis): string => new Date(instant).toISOString();
 
-const migrationDetails = (snapshot: MigrationSnapshot, now: Millis): string => {
+/** Undefined: it has none, or the daemon knows of no brokers. */
+const brokerOf = async (client: ControlClient, id: string): Promise<BrokerSnapshot | undefined> => {
+  try {
+    return await client.broker(id);
+  } catch (error) {
+    if (error instanceof MigrateFsError && ['NOT_FOUND', 'UNIMPLEMENTED'].includes(error.code))
+      return undefined;
+    throw error;
+  }
+};
+
+const migrationDetails = (
+  snapshot: MigrationSnapshot,
+  broker: BrokerSnapshot | undefined,
+  now: Millis,
+): string => {
   const rows: (readonly [string, string])[] = [
     ['migration', `${snapshot.id}, ${snapshot.role} side, peer ${snapshot.peer}`],
     ['state', snapshot.endedAt === undefined ? progressLine(snapshot, now) : endLine(snapshot)],
@@ -97,7 +114,8 @@ const migrationDetails = (snapshot: MigrationSnapshot, now: Millis): string => {
       `network ${formatRate(snapshot.netRate)}, guest writes ${formatRate(snapshot.writeRate)}, ` +
         `dirty ${formatRate(snapshot.dirtyRate)}`,
     ],
-    ['limits', `network ${formatRate(snapshot.netLimit)}, disk ${formatRate(snapshot.diskLimit)}`],
+    ['limits', limitsLine(snapshot)],
+    ...(broker ? brokerRows(broker, now) : []),
     ...(snapshot.error ? [['error', `${snapshot.error.code}: ${snapshot.error.message}`] as const] : []),
     ...snapshot.images.map(
       (image) =>
@@ -150,8 +168,12 @@ const status = async (id: string | undefined, flags: StatusFlags): Promise<void>
       return;
     }
     if (!flags.watch) {
-      const snapshot = await client.get(id);
-      console.log(flags.json ? toJson(snapshot) : migrationDetails(snapshot, systemClock.wall()));
+      const [snapshot, broker] = await Promise.all([client.get(id), brokerOf(client, id)]);
+      console.log(
+        flags.json
+          ? toJson({ ...snapshot, ...(broker && { broker }) })
+          : migrationDetails(snapshot, broker, systemClock.wall()),
+      );
       return;
     }
     const reporter = reporterFor(systemClock, { json: flags.json, named: false });
