@@ -65,7 +65,7 @@ export const arbitraryTerms: fc.Arbitrary<BrokerTerms> = fc
 
 const arbitraryRate = fc.oneof(
   { weight: 1, arbitrary: fc.constant(0) },
-  { weight: 9, arbitrary: fc.double({ min: 0, max: 2000 * MB, noNaN: true }) },
+  { weight: 9, arbitrary: fc.double({ min: 1, max: 2000 * MB, noNaN: true }) },
 );
 
 export const arbitraryLoad: fc.Arbitrary<TransferLoad> = fc

@@ -2,22 +2,28 @@
 import type { TransferLoad } from '../../leaves/time-left.js';
 import { timeLeftWith } from '../../leaves/time-left.js';
 import type { BytesPerSecond } from '../../leaves/units.js';
-import { bytesPerSecond, UNLIMITED } from '../../leaves/units.js';
+import { bytesPerSecond, millis, UNLIMITED } from '../../leaves/units.js';
 import type { Case, Decision, DiskMemory, Observation } from './decision.js';
 import type { Laxity } from './laxity.js';
 import { isCopying } from './laxity.js';
 
 /** Expression 1 counts as endangered when less than this part of what is needed would be to spare. */
 export const DISK_MARGIN = 0.1;
+/** And less than this: the margin melts as the end comes near, while decisions and phase edges take what they take. */
+export const DISK_SLACK = millis(2_000);
 /** Expression 1 has to be endangered at this many decisions in a row before a guest is limited. */
 export const DISK_CONFIRMATIONS = 2;
 /** A limit is released when Expression 1 holds even if the guest wrote this part more than it wants to. */
 export const DISK_RELEASE = 0.1;
+/** A limit that shortens what is needed by no more than this part would only be in the guest's way. */
+export const DISK_GAIN_MIN = 0.01;
 /** A guest that writes at least this part of its limit would write more without it. */
 const PRESSING = 0.9;
 /** What a guest wanted before it was limited is forgotten by this factor a period while it does not press. */
 const DEMAND_DECAY = 0.7;
-/** The search for the limit ends at this part of it. */
+/** The search for the limit goes down in so many steps, and then into the one that suffices. */
+const SEARCH_STEPS = 32;
+/** It ends at this part of it. */
 const PRECISION = 1 / 1024;
 
 export type DiskAction = 'none' | 'limit' | 'floor' | 'keep' | 'release';
@@ -78,25 +84,43 @@ export const diskLimit = (
   };
   const required = requiredRatio(terms.warning);
   const holds = (wanted: number, limit: BytesPerSecond): boolean =>
-    needed(wanted, limit) * required <= timeToDeadline;
+    needed(wanted, limit) * required + DISK_SLACK <= timeToDeadline;
   const tested = before === UNLIMITED ? demand : demand * (1 + DISK_RELEASE);
-  // A guest that writes no more than the floor allows cannot be helped by a limit.
-  if (holds(tested, UNLIMITED) || demand <= terms.diskFloor) return none(demand);
+  if (holds(tested, UNLIMITED)) return none(demand);
+  const free = needed(tested, UNLIMITED);
+  const floored = needed(tested, terms.diskFloor);
+  if (demand <= terms.diskFloor || floored >= free * (1 - DISK_GAIN_MIN)) return none(demand);
 
   const endangeredPeriods = Math.min(memory.endangeredPeriods + 1, DISK_CONFIRMATIONS);
   if (before === UNLIMITED && endangeredPeriods < DISK_CONFIRMATIONS) return none(demand, endangeredPeriods);
-  const floorNeeds = needed(tested, terms.diskFloor);
   const next = { demand, endangeredPeriods };
-  if (!holds(tested, terms.diskFloor)) {
-    return { limit: terms.diskFloor, memory: next, action: 'floor', late: floorNeeds - timeToDeadline };
+  const limit = weakest(terms.diskFloor, tested, (tried) => holds(tested, tried));
+  return limit === undefined
+    ? { limit: terms.diskFloor, memory: next, action: 'floor', late: floored - timeToDeadline }
+    : { limit, memory: next, action: 'limit', late: needed(demand, UNLIMITED) - timeToDeadline };
+};
+
+/**
+ * The largest limit between `floor` and `demand` that suffices; undefined where none does. Searched from above in steps
+ * first: with one round of copying more or less the time left may jump, so that a lower limit is not always better.
+ */
+const weakest = (
+  floor: BytesPerSecond,
+  demand: number,
+  suffices: (limit: BytesPerSecond) => boolean,
+): BytesPerSecond | undefined => {
+  let enough: number | undefined;
+  let tooMuch = demand;
+  for (let step = 1; enough === undefined; step++) {
+    const tried = Math.max(floor, demand * (1 - step / SEARCH_STEPS));
+    if (suffices(bytesPerSecond(tried))) enough = tried;
+    else if (tried === floor) return undefined;
+    else tooMuch = tried;
   }
-  let enough: number = terms.diskFloor;
-  let tooMuch = tested;
   while (tooMuch - enough > Math.max(1, enough * PRECISION)) {
-    const middle = (enough + tooMuch) / 2;
-    if (holds(tested, bytesPerSecond(middle))) enough = middle;
+    const middle: number = (enough + tooMuch) / 2;
+    if (suffices(bytesPerSecond(middle))) enough = middle;
     else tooMuch = middle;
   }
-  const limit = bytesPerSecond(Math.max(Math.floor(enough), terms.diskFloor));
-  return { limit, memory: next, action: 'limit', late: needed(demand, UNLIMITED) - timeToDeadline };
+  return bytesPerSecond(enough);
 };

@@ -10,6 +10,8 @@ export const DANGER_HYSTERESIS = 0.05;
 const YIELD_MARGIN = 0.1;
 /** Decisions in a row without a byte acknowledged, while copying, after which it counts as never getting there. */
 export const STALLED_PERIODS = 3;
+/** A smoothed rate never gets back to 0: below this many bytes per second nothing is acknowledged. */
+const ACKNOWLEDGED_MIN = 1;
 
 export interface Laxity {
   readonly zone: BrokerZone;
@@ -37,10 +39,9 @@ export const dangerThreshold = (terms: BrokerTerms, previous: BrokerZone | undef
 /** Milliseconds of copying left: `Infinity` where it never ends at these rates, undefined while unknown. */
 const copyingLeft = ({ state, load }: Observation, stalledPeriods: number): number | undefined => {
   if (!isMeasured(state)) return undefined;
-  const left = timeLeft(load);
-  if (left) return left.expected;
-  const outrun = load.netRate > 0 && load.dirtyRate >= load.netRate;
-  return outrun || stalledPeriods >= STALLED_PERIODS ? Number.POSITIVE_INFINITY : undefined;
+  if (load.left > 0 && load.netRate < ACKNOWLEDGED_MIN)
+    return stalledPeriods >= STALLED_PERIODS ? Number.POSITIVE_INFINITY : undefined;
+  return timeLeft(load)?.expected ?? Number.POSITIVE_INFINITY;
 };
 
 const zoneOf = (terms: BrokerTerms, ratio: number, previous: BrokerZone | undefined): BrokerZone => {
@@ -57,7 +58,7 @@ const zoneOf = (terms: BrokerTerms, ratio: number, previous: BrokerZone | undefi
 export const laxity = (subject: Case, observation: Observation, previous: Decision | undefined): Laxity => {
   const { terms, deadline } = subject;
   const { state, load, at } = observation;
-  const stalled = isCopying(state) && load.left > 0 && load.netRate === 0;
+  const stalled = isCopying(state) && load.left > 0 && load.netRate < ACKNOWLEDGED_MIN;
   const stalledPeriods = stalled ? Math.min((previous?.stalledPeriods ?? 0) + 1, STALLED_PERIODS) : 0;
   if (deadline === undefined) return { zone: 'calm', stalledPeriods };
   const timeToDeadline = deadline - at;
@@ -82,6 +83,7 @@ export const rateToKeep = (
   if (ratio === undefined || timeToDeadline === undefined) return 0;
   const allowed = timeToDeadline / (dangerThreshold(terms, undefined) * (1 + YIELD_MARGIN));
   const suffices = (netRate: number): boolean => {
+    if (netRate < ACKNOWLEDGED_MIN) return false;
     const left = timeLeftWith(load, { netRate });
     return left !== undefined && left.expected + terms.vmmTime <= allowed;
   };
