@@ -1,8 +1,10 @@
 /** What the experiments of `npm run test:deadlines` share. */
+import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { type Chart, writeChart } from '../support/line-chart.js';
 import { type Table, writeCsv } from '../support/recording.js';
 import type { Teardown } from '../support/scratch.js';
+import type { TestDaemon } from '../support/test-daemon.js';
 
 export const MB = 1e6;
 
@@ -61,6 +63,22 @@ export const publish = (
   writeCsv(join(out, `${name}.csv`), table);
   writeChart(join(out, `${name}.svg`), { ...chart, seconds: table.seconds });
   say(`wrote ${join(out, name)}.csv and .svg`);
+};
+
+/** Writes what the brokers of a daemon decided and why, as it logged it, to `NAME.log`. */
+export const publishDecisions = ({ out }: Context, name: string, daemon: TestDaemon, since: number): void => {
+  if (out === undefined) return;
+  const lines = daemon.log.flatMap((line) => {
+    const {
+      time,
+      msg = '',
+      migration = '',
+    } = JSON.parse(line) as { time: number; msg?: string; migration?: string };
+    return msg.startsWith('broker: ') || msg.includes('back off')
+      ? [`${((time - since) / 1000).toFixed(2)} ${migration.slice(0, 8)} ${msg}`]
+      : [];
+  });
+  writeFileSync(join(out, `${name}.log`), `${lines.join('\n')}\n`);
 };
 
 /** The values of a series, in millions: MB/s for the charts. */

@@ -4,10 +4,19 @@ import { Command, InvalidArgumentError, Option } from 'commander';
 import { formatTable } from '../../bench/table.js';
 import { withCleanup } from '../support/cleanup.js';
 import { seedFromEnvironment } from '../support/random.js';
+import { diskLimit } from './disk-limit.js';
 import type { Experiment, Finding } from './experiment.js';
+import { hotLinkGreedy, hotLinkStream } from './hot-link.js';
 import { link } from './link.js';
+import { sharedLink } from './shared-link.js';
 
-const EXPERIMENTS: Readonly<Record<string, Experiment>> = { link };
+const EXPERIMENTS: Readonly<Record<string, Experiment>> = {
+  link,
+  'shared-link': sharedLink,
+  'disk-limit': diskLimit,
+  'hot-link-greedy': hotLinkGreedy,
+  'hot-link-stream': hotLinkStream,
+};
 
 interface Options {
   readonly only: readonly string[];

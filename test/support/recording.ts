@@ -16,7 +16,7 @@ export interface Table {
 
 interface Column {
   readonly name: string;
-  readonly read: (elapsed: number) => number | undefined;
+  readonly read: () => number | undefined;
   readonly values: (number | undefined)[];
 }
 
@@ -28,7 +28,6 @@ export class Recording {
   readonly #seconds: number[] = [];
   readonly #interval: number;
   #began = 0;
-  #last = 0;
   #timer: NodeJS.Timeout | undefined;
 
   /** `interval` in milliseconds. */
@@ -42,22 +41,27 @@ export class Recording {
     return this;
   }
 
-  /** What a growing count gains per second; it may begin later, end, and begin anew. */
-  rate(name: string, count: () => number | undefined): this {
-    let before: number | undefined;
-    const read = (elapsed: number): number | undefined => {
+  /**
+   * What a growing count gains per second; it may begin later, end, and begin anew. `window` is for counts that are
+   * known less often than they are looked at: milliseconds, at least the interval.
+   */
+  rate(name: string, count: () => number | undefined, window = this.#interval): this {
+    const looks = Math.max(1, Math.round(window / this.#interval));
+    let known: { readonly at: number; readonly count: number }[] = [];
+    const read = (): number | undefined => {
       const now = count();
-      const known = now !== undefined && before !== undefined && now >= before;
-      const gained = known ? (now - before!) / elapsed : undefined;
-      before = now;
-      return gained;
+      if (now === undefined || now < (known.at(-1)?.count ?? 0)) known = [];
+      if (now === undefined) return undefined;
+      const at = performance.now();
+      known = [...known, { at, count: now }].slice(-looks - 1);
+      return known.length > 1 ? ((now - known[0]!.count) / (at - known[0]!.at)) * 1000 : undefined;
     };
     this.#columns.push({ name, read, values: [] });
     return this;
   }
 
   start(t: Teardown): this {
-    this.#began = this.#last = performance.now();
+    this.#began = performance.now();
     this.#timer = setInterval(() => this.#look(), this.#interval);
     t.teardown(() => clearInterval(this.#timer));
     return this;
@@ -83,10 +87,8 @@ export class Recording {
   #look(): void {
     if (this.#seconds.length >= ROWS_MAX) return;
     const now = performance.now();
-    const elapsed = (now - this.#last) / 1000;
-    this.#last = now;
     this.#seconds.push((now - this.#began) / 1000);
-    for (const { read, values } of this.#columns) values.push(read(elapsed));
+    for (const { read, values } of this.#columns) values.push(read());
   }
 }
 

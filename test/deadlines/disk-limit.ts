@@ -1,0 +1,174 @@
+/**
+ * A guest that writes faster than the link can carry, and a deadline that can be met: met with the broker, which limits
+ * the guest late and lets it go again; missed without one.
+ */
+import { fillImage } from '../../bench/image.js';
+import { bytesPerSecond, millis, UNLIMITED } from '../../src/leaves/units.js';
+import { runFioOk } from '../support/fio.js';
+import type { Pair } from '../support/pair.js';
+import { Recording } from '../support/recording.js';
+import { TestBed } from '../support/test-bed.js';
+import {
+  type Context,
+  type Experiment,
+  type Finding,
+  figure,
+  inMb,
+  isSo,
+  MB,
+  publish,
+} from './experiment.js';
+import { Managed } from './managed.js';
+
+const RATE = 20 * MB;
+const IMAGE_BYTES = 300 * MB;
+const GUEST_RATE = 30 * MB;
+const DEADLINE_SECONDS = 30;
+/** How long the one without a broker is looked at. */
+const GIVE_UP_SECONDS = 120;
+const LOOK_MS = 500;
+
+interface Trial {
+  readonly syncedAfter: number;
+  /** Seconds after the start; undefined: never. */
+  readonly limitedAfter: number | undefined;
+  readonly releasedAfter: number | undefined;
+}
+
+const guest = (file: string, seed: number, signal: AbortSignal): Promise<unknown> =>
+  runFioOk(
+    {
+      filename: file,
+      rw: 'randwrite',
+      bs: '64k',
+      size: IMAGE_BYTES,
+      rate: GUEST_RATE,
+      direct: 1,
+      ioengine: 'libaio',
+      iodepth: 8,
+      norandommap: true,
+      randseed: seed,
+      time_based: true,
+      runtime: 600,
+    },
+    signal,
+  ).catch((error: unknown) => {
+    if (!signal.aborted) throw error;
+  });
+
+const trial = async (
+  context: Context,
+  pair: Pair,
+  cable: () => number,
+  name: string,
+  withBroker: boolean,
+): Promise<Trial> => {
+  const { t, say, seed } = context;
+  const image = `${name}.raw`;
+  const { source } = pair;
+  await fillImage(source.daemon.below(image), IMAGE_BYTES);
+  const writing = new AbortController();
+  t.teardown(() => writing.abort());
+  const written = guest(source.daemon.at(image), seed, writing.signal);
+  const vm = await Managed.start(t, pair, [image], {
+    cutover: 'explicit',
+    deadlineAfter: DEADLINE_SECONDS * 1000,
+    broker: withBroker
+      ? {
+          danger: 1.2,
+          warning: 1.5,
+          period: millis(1000),
+          vmmTime: millis(2000),
+          diskFloor: bytesPerSecond(MB),
+        }
+      : 'off',
+  });
+  let limitedAfter: number | undefined;
+  let releasedAfter: number | undefined;
+  const limit = (): number => {
+    const now = vm.migration.last.diskLimit;
+    if (now !== UNLIMITED) limitedAfter ??= vm.age;
+    if (now === UNLIMITED && limitedAfter !== undefined) releasedAfter ??= vm.age;
+    if (now !== UNLIMITED) releasedAfter = undefined;
+    return now;
+  };
+  const recording = new Recording(LOOK_MS)
+    .rate('cable', cable)
+    .value('network', () => vm.migration.last.netRate)
+    .value('guest', () => vm.migration.last.writeRate)
+    .value('dirty', () => vm.migration.last.dirtyRate)
+    .value('limit', limit)
+    .value('left', () => vm.migration.last.bytesLeft)
+    .value('ratio', () => vm.broker?.ratio)
+    .start(t);
+  const synced = await vm.migration
+    .reaches('mirroring', GIVE_UP_SECONDS * 1000)
+    .then(() => vm.age)
+    .catch(() => Number.POSITIVE_INFINITY);
+  // Until the guest is seen to be free again.
+  if (limitedAfter !== undefined && releasedAfter === undefined && Number.isFinite(synced))
+    await vm.migration.until(({ diskLimit }) => diskLimit === UNLIMITED, 20_000);
+  limit();
+  const table = recording.stop();
+  say(`${name}: in sync after ${synced.toFixed(1)} s`);
+  await source.client.cancel(vm.migration.id);
+  writing.abort();
+  await written;
+  publish(context, `disk-limit-${name}`, table, {
+    title: `A guest that writes 30 MB/s, a link of 20 MB/s, ${name}`,
+    panels: [
+      {
+        label: 'MB/s',
+        lines: [
+          { name: 'acknowledged by the target', values: inMb(table, 'network'), colour: 0 },
+          { name: 'written by the guest', values: inMb(table, 'guest'), colour: 1 },
+          { name: 'becomes dirty', values: inMb(table, 'dirty'), colour: 4 },
+          { name: 'disk limit', values: inMb(table, 'limit'), colour: 2, steps: true },
+        ],
+        max: 40,
+      },
+      { label: 'left, MB', lines: [{ name: 'left', values: inMb(table, 'left'), colour: 3 }] },
+    ],
+    marks: DEADLINE_SECONDS < recording.now ? [{ at: DEADLINE_SECONDS, text: 'deadline' }] : [],
+  });
+  return { syncedAfter: synced, limitedAfter, releasedAfter };
+};
+
+export const diskLimit: Experiment = async (context) => {
+  const { t } = context;
+  const bed = await TestBed.create(t, { a: { rate: RATE }, b: { rate: RATE } });
+  const [a, b] = [bed.host('a'), bed.host('b')];
+  const [source, target] = await Promise.all([a.startDaemon(t), b.startDaemon(t)]);
+  const pair: Pair = { source, target };
+  const cable = (): number => a.bytesSent;
+  const without = await trial(context, pair, cable, 'without-broker', false);
+  const managed = await trial(context, pair, cable, 'with-broker', true);
+  const findings: Finding[] = [
+    isSo(
+      'without a broker: in sync after',
+      `${without.syncedAfter.toFixed(1)} s`,
+      `> ${DEADLINE_SECONDS} s`,
+      without.syncedAfter > DEADLINE_SECONDS,
+    ),
+    isSo(
+      'with the broker: in sync after',
+      `${managed.syncedAfter.toFixed(1)} s`,
+      `<= ${DEADLINE_SECONDS} s`,
+      managed.syncedAfter <= DEADLINE_SECONDS,
+    ),
+    isSo(
+      'the guest is limited late: after',
+      `${managed.limitedAfter?.toFixed(1) ?? 'never'} s`,
+      'not in the first quarter',
+      managed.limitedAfter !== undefined && managed.limitedAfter > DEADLINE_SECONDS / 4,
+    ),
+    isSo(
+      'and free again after',
+      `${managed.releasedAfter?.toFixed(1) ?? 'never'} s`,
+      'free',
+      managed.releasedAfter !== undefined,
+    ),
+    figure('spare at the end', DEADLINE_SECONDS - managed.syncedAfter, ' s'),
+  ];
+  return findings;
+};
