@@ -8,6 +8,7 @@ import type {
 } from '../leaves/broker.js';
 import type { Clock } from '../leaves/clock.js';
 import { pause } from '../leaves/clock.js';
+import type { ErrorCode } from '../leaves/errors.js';
 import { MigrateFsError, plainError } from '../leaves/errors.js';
 import type { HotSpots } from '../leaves/hot-spots.js';
 import type { LogSink } from '../leaves/log-sink.js';
@@ -28,6 +29,9 @@ const REQUEST_VALIDITY = 1.5;
 const ASK_TIMEOUT = millis(5_000);
 /** Looks in a row that fail before the migration is left to itself. */
 const FAILURES_MAX = 3;
+
+/** What a migration answers that is ending. */
+const ENDING_CODES: readonly ErrorCode[] = ['NOT_FOUND', 'FAILED_PRECONDITION'];
 
 export type Decide = (
   task: Case,
@@ -242,7 +246,9 @@ export class Broker {
       ? 'the broker gives the migration up: it goes on without limits of a broker'
       : 'the broker could not look after its migration; it will try again';
     this.#note = `${message}: ${plainError(error).message}`;
-    this.#log(last ? 'error' : 'warn', message, { err: error });
+    // Most likely it has just ended; the next look tells.
+    const ending = error instanceof MigrateFsError && ENDING_CODES.includes(error.code);
+    this.#log(last ? 'error' : ending ? 'debug' : 'warn', message, { err: error });
     return !last;
   }
 

@@ -1,0 +1,122 @@
+/** A broker that is not in danger gives bandwidth up: who makes it, for how long, and who cannot. */
+import t from 'tap';
+import { millis, UNLIMITED } from '../../src/leaves/units.js';
+import { BrokerWorld, MB } from '../support/broker-world.js';
+
+t.test('a request is obeyed at the next decision, renewed by asking again, and expires', async (t) => {
+  const world = new BrokerWorld();
+  t.teardown(() => world.host.close());
+  const migration = world.begin('m1');
+  await world.periods(3);
+  t.equal(migration.netLimit, UNLIMITED);
+  t.equal(await world.ask('m1'), 'obeyed');
+  t.equal(migration.netLimit, UNLIMITED, 'nothing before the next decision');
+  await world.periods(1);
+  t.equal(migration.netLimit, 20 * MB);
+  t.match(await world.host.get('m1'), { askedBy: ['other'], netLimit: 20 * MB, zone: 'calm' });
+  t.equal(await world.ask('m1'), 'obeyed');
+  await world.periods(1);
+  t.equal(migration.netLimit, 10 * MB);
+  // Valid for a second and a half: one more decision sees it.
+  await world.periods(2);
+  const least = migration.netLimit;
+  t.match(await world.host.get('m1'), { askedBy: [] });
+  // Held for a period, then raised, and removed after more than five quiet ones.
+  await world.periods(3);
+  t.ok(migration.netLimit > least && migration.netLimit < UNLIMITED, `${migration.netLimit}`);
+  await world.periods(3);
+  t.equal(migration.netLimit, UNLIMITED);
+});
+
+t.test('a hot link of the path makes it yield within two periods, another link does not', async (t) => {
+  const world = new BrokerWorld();
+  t.teardown(() => world.host.close());
+  world.hotSpots.towards.set('host-b', 'eth0');
+  const migration = world.begin('m1');
+  world.hotSpots.set('eth1', { hot: true, saturated: true });
+  await world.periods(3);
+  t.equal(migration.netLimit, UNLIMITED);
+  world.hotSpots.set('eth0', { hot: true, saturated: true });
+  await world.periods(2);
+  t.ok(migration.netLimit <= 20 * MB, `${migration.netLimit}`);
+  t.match(await world.host.get('m1'), { hotLinks: ['eth0'], reason: /eth0/ });
+  world.hotSpots.set('eth0', { saturated: true });
+  await world.periods(7);
+  t.equal(migration.netLimit, UNLIMITED, 'saturated by migrations alone is not hot');
+});
+
+t.test('never slower than the floor', async (t) => {
+  const world = new BrokerWorld();
+  t.teardown(() => world.host.close());
+  const migration = world.begin('m1', { choice: { floor: (3 * MB) as never } });
+  for (let period = 0; period < 12; period++) {
+    await world.ask('m1');
+    await world.periods(1);
+    t.ok(migration.netLimit >= 3 * MB);
+  }
+  t.equal(migration.netLimit, 3 * MB);
+});
+
+t.test('only the migration that was asked yields', async (t) => {
+  const world = new BrokerWorld();
+  t.teardown(() => world.host.close());
+  const [asked, other] = [world.begin('m1'), world.begin('m2')];
+  await world.ask('m1');
+  await world.periods(1);
+  t.equal(asked.netLimit, 20 * MB);
+  t.same(
+    other.calls.filter((call) => call !== 'observe'),
+    [],
+  );
+});
+
+t.test('in danger it refuses, ignores hot links, and asks on each saturated link', async (t) => {
+  const world = new BrokerWorld();
+  t.teardown(() => world.host.close());
+  world.hotSpots.towards.set('host-b', 'eth0');
+  world.hotSpots.set('eth0', { hot: true, saturated: true });
+  // 100 GB at 40 MB/s are 2,500 s: a ratio of 2 where danger is below 3.
+  const migration = world.begin('m1', { deadlineIn: 5_000_000 });
+  await world.host.setPath('m1', [
+    { link: 'calm', sharers: [{ server: 'host-c:7070', migrationId: 'm3' }] },
+    { link: 'full', sharers: [{ server: 'host-d:7070', migrationId: 'm4' }] },
+    { link: 'unknown', sharers: [{ server: 'host-e:7070', migrationId: 'm5' }] },
+  ]);
+  world.hotSpots.set('calm', {});
+  world.hotSpots.set('full', { saturated: true });
+  await world.periods(2);
+  t.equal(await world.ask('m1', { link: 'eth0' }), 'in-danger');
+  await world.periods(2);
+  t.equal(migration.netLimit, UNLIMITED);
+  const asked = world.peers.asked.map(
+    ({ server, request }) => `${request.migrationId} ${request.link} ${server}`,
+  );
+  t.same([...new Set(asked)].sort(), ['m4 full host-d:7070', 'm5 unknown host-e:7070']);
+  t.match(world.peers.asked[0]?.request, { from: 'm1', validFor: 1_500 });
+  t.ok(world.peers.asked.filter(({ request }) => request.migrationId === 'm4').length >= 3, 'each period');
+});
+
+t.test('a request for a link that a known path does not cross is refused', async (t) => {
+  const world = new BrokerWorld();
+  t.teardown(() => world.host.close());
+  world.begin('m1');
+  t.equal(await world.ask('m1', { link: 'anything' }), 'obeyed', 'without a path, who knows');
+  await world.host.setPath('m1', [{ link: 'tor1', sharers: [] }]);
+  await t.rejects(world.ask('m1', { link: 'tor3' }), { code: 'INVALID_ARGUMENT', message: /cross tor3/ });
+  t.equal(await world.ask('m1', { link: 'tor1' }), 'obeyed');
+});
+
+t.test('who asks is bounded in number, and each in time', async (t) => {
+  const world = new BrokerWorld();
+  t.teardown(() => world.host.close());
+  const migration = world.begin('m1');
+  for (let i = 0; i < 64; i++) t.equal(await world.ask('m1', { from: `o${i}` }), 'obeyed');
+  await t.rejects(world.ask('m1', { from: 'one more' }), { code: 'RESOURCE_EXHAUSTED' });
+  t.equal(await world.ask('m1', { from: 'o0', validFor: millis(10_000_000) }), 'obeyed', 'renewed');
+  await world.clock.advance(2_000);
+  t.equal(await world.ask('m1', { from: 'one more' }), 'obeyed', 'the others have expired');
+  await world.clock.advance(590_000);
+  t.match(await world.host.get('m1'), { askedBy: ['o0'] });
+  await world.clock.advance(20_000);
+  t.equal(migration.netLimit, UNLIMITED, 'nobody is obeyed for longer than ten minutes without asking again');
+});
