@@ -28,6 +28,8 @@ interface Routed {
   begun?: boolean;
   /** For the replica thread: answered with EINTR, so the change must not be made any more. */
   interrupted?: boolean;
+  /** For the replica thread: a limit holds the answer back; this gives it as soon as the change is made. */
+  unhold?: () => void;
 }
 
 /** A change to a routed image, handed over with everything needed to perform it. */
@@ -35,7 +37,8 @@ export type RoutedRequest =
   | (Routed & {
       readonly op: 'write';
       readonly offset: number;
-      readonly payload: Uint8Array;
+      /** For the replica thread: let go of once both sides have it. */
+      payload: Uint8Array;
       /** To be durable, on both sides while mirrored, before it is answered: its data, or all of the file. */
       readonly sync?: 'data' | 'all';
       /** `fd` is of this request alone: whoever answers closes it. */

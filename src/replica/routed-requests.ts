@@ -68,7 +68,7 @@ export class RoutedRequests {
 
   /**
    * The caller of the request with this number got a signal. If that kills it, and nothing of the change has been made,
-   * it ends with EINTR. Other signals wait: limits and cutovers hold writes up as a matter of routine, and no program
+   * it ends with EINTR; a change that is made is answered without regard to a limit. Other signals wait: limits and cutovers hold writes up as a matter of routine, and no program
    * expects EINTR of a disk.
    */
   interrupt(unique: bigint): void {
@@ -93,8 +93,9 @@ export class RoutedRequests {
   }
 
   #endIfKilled(unique: bigint, request: RoutedRequest): boolean {
-    if (request.begun || request.reply.kind !== 'kernel' || !isBeingKilled(request.reply.caller))
-      return false;
+    if (request.reply.kind !== 'kernel' || !isBeingKilled(request.reply.caller)) return false;
+    request.unhold?.();
+    if (request.begun) return request.unhold !== undefined;
     request.interrupted = true;
     this.#answerKernel(unique, request.reply.fuseFd, request, -Errno.EINTR);
     return true;

@@ -37,6 +37,8 @@ export interface RoutedWriterOptions {
   readonly onDirtied: () => void;
 }
 
+const NOTHING = new Uint8Array(0);
+
 type ChangeRequest = Exclude<RoutedRequest, { op: 'fsync' }>;
 type Reply = (result: number) => void;
 
@@ -47,7 +49,8 @@ type Reply = (result: number) => void;
 export class RoutedWriter {
   readonly #options: RoutedWriterOptions;
   #policy: RoutedPolicy = 'track';
-  #diskHold = new AbortController();
+  /** The answers that the disk limit holds back: as many as the kernel has under way for the image. */
+  readonly #heldAnswers = new Set<AbortController>();
   #netHold = new AbortController();
   /** As many as the kernel has under way for the image. */
   readonly #held: (() => void)[] = [];
@@ -63,7 +66,7 @@ export class RoutedWriter {
   /** Requests that were waiting for tokens which the new policy does not ask for go on at once. */
   set policy(next: RoutedPolicy) {
     this.#policy = next;
-    if (next === 'plain' || next === 'refuse') this.#diskHold = renewed(this.#diskHold);
+    if (next === 'plain' || next === 'refuse') for (const held of this.#heldAnswers) held.abort();
     if (next !== 'mirror' && next !== 'hold') this.#netHold = renewed(this.#netHold);
     if (next !== 'hold') for (const run of this.#held.splice(0)) run();
   }
@@ -74,16 +77,28 @@ export class RoutedWriter {
       this.#fsync(request.fd, request.datasync, reply);
       return;
     }
-    this.#takeTokens(request, reply);
+    const amount = request.op === 'write' ? request.payload.length : 0;
+    this.#takeNetTokens(request, amount, this.#limited(request, amount, reply));
   }
 
-  #takeTokens(request: ChangeRequest, reply: Reply): void {
-    const amount = request.op === 'write' ? request.payload.length : 0;
-    const limited = amount > 0 && (this.#policy === 'track' || this.#policy === 'mirror');
-    const held = limited ? this.#options.takeDisk(amount, this.#diskHold.signal) : undefined;
-    const go = (): void => this.#takeNetTokens(request, amount, reply);
-    if (held) held.then(go, go);
-    else go();
+  /**
+   * The disk limit holds answers back, not changes: a guest has no more under way than its queue, so it comes to the same
+   * rate, and what waits takes no memory and can be let go at any time.
+   */
+  #limited(request: ChangeRequest, amount: number, reply: Reply): Reply {
+    const limited = this.#policy === 'track' || this.#policy === 'mirror';
+    if (request.op !== 'write' || amount === 0 || !limited) return reply;
+    const hold = new AbortController();
+    const granted = this.#options.takeDisk(amount, hold.signal);
+    if (!granted) return reply;
+    this.#heldAnswers.add(hold);
+    request.unhold = () => hold.abort();
+    const free = (): void => void this.#heldAnswers.delete(hold);
+    const held = granted.then(free, free);
+    return (result) => {
+      request.payload = NOTHING;
+      void held.then(() => reply(result));
+    };
   }
 
   #takeNetTokens(request: ChangeRequest, amount: number, reply: Reply): void {
