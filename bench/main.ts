@@ -1,9 +1,9 @@
-/** `npm run bench -- fs|migrate [options]`: measurements against peers in the same run. Not a test. */
+/** `npm run bench -- fs|migrate|throttle [options]`: measurements against peers in the same run. Not a test. */
 import { Command, InvalidArgumentError } from 'commander';
 import { withCleanup } from '../test/support/cleanup.js';
 import { CONTENDERS, type ContenderName } from './contender.js';
 import { benchFs } from './fs-bench.js';
-import { benchMigrate } from './migrate-bench.js';
+import { benchMigrate, THROTTLE_SECTIONS } from './migrate-bench.js';
 
 const MIB = 1024 * 1024;
 
@@ -60,6 +60,20 @@ program
   .option('--dir <path>', 'where images are made; tmpfs', '/dev/shm')
   .action(async (options) => {
     await withCleanup((cleanup) => benchMigrate({ ...options, size: options.size * MIB }, cleanup));
+  });
+
+program
+  .command('throttle')
+  .description('what other images notice of one that is throttled to a crawl, and how smooth a disk limit is')
+  .option('--rounds <n>', 'measurements of each figure', count, 5)
+  .option('--seconds <n>', 'length of a fio measurement', count, 1)
+  .option('--only <section>', 'throttle or smooth', '')
+  .option('--size <MiB>', 'size of the throttled image', count, 512)
+  .option('--dir <path>', 'where images are made; tmpfs', '/dev/shm')
+  .action(async (options) => {
+    await withCleanup((cleanup) =>
+      benchMigrate({ ...options, size: options.size * MIB }, cleanup, THROTTLE_SECTIONS),
+    );
   });
 
 await program.parseAsync();

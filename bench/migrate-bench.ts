@@ -8,6 +8,7 @@ import { cutoverLines, durableLines, guestLines, isolationLines } from './migrat
 import { IMAGE, type Line, MB, type MigrateBenchOptions, type Setting } from './migrate-setting.js';
 import { residentBytes } from './process-figures.js';
 import { fixed, formatTable, passes, verdictCells } from './table.js';
+import { smoothLines, throttleLines } from './throttle-section.js';
 
 const memoryLines = ({ pair }: Setting, when: string): readonly Line[] =>
   [pair.source, pair.target].map(({ daemon }, index) => ({
@@ -18,7 +19,9 @@ const memoryLines = ({ pair }: Setting, when: string): readonly Line[] =>
       : {}),
   }));
 
-const SECTIONS: Readonly<Record<string, (setting: Setting) => Promise<readonly Line[]>>> = {
+type Sections = Readonly<Record<string, (setting: Setting) => Promise<readonly Line[]>>>;
+
+const SECTIONS: Sections = {
   bulk: bulkLines,
   resent: resentLines,
   guest: guestLines,
@@ -27,8 +30,15 @@ const SECTIONS: Readonly<Record<string, (setting: Setting) => Promise<readonly L
   cutover: cutoverLines,
 };
 
+/** What runs by itself: it takes long. */
+export const THROTTLE_SECTIONS: Sections = { throttle: throttleLines, smooth: smoothLines };
+
 /** `npm run bench -- migrate`: two daemons, one machine. Resolves to the number of bars missed. */
-export const benchMigrate = async (options: MigrateBenchOptions, t: Teardown): Promise<number> => {
+export const benchMigrate = async (
+  options: MigrateBenchOptions,
+  t: Teardown,
+  sections: Sections = SECTIONS,
+): Promise<number> => {
   const folder = mkdtempSync(join(options.dir, 'mfs-bench-'));
   t.teardown(() => rmSync(folder, { recursive: true, force: true }));
   const side = (name: string): { imageDir: string; mountpoint: string } => ({
@@ -39,7 +49,7 @@ export const benchMigrate = async (options: MigrateBenchOptions, t: Teardown): P
   const setting: Setting = { pair, folder, options };
   const lines: Line[] = [...memoryLines(setting, 'idle')];
   await fillImage(pair.source.daemon.below(IMAGE), options.size);
-  for (const [name, section] of Object.entries(SECTIONS)) {
+  for (const [name, section] of Object.entries(sections)) {
     if (!name.includes(options.only)) continue;
     process.stderr.write(`${name} ...\n`);
     lines.push(...(await section(setting)));
