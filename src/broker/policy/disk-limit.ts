@@ -122,5 +122,5 @@ const weakest = (
     if (suffices(bytesPerSecond(middle))) enough = middle;
     else tooMuch = middle;
   }
-  return bytesPerSecond(enough);
+  return bytesPerSecond(Math.max(floor, Math.floor(enough)));
 };
