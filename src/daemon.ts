@@ -85,17 +85,6 @@ const serveUntilUnmounted = async (
   const { dataAddress } = replica;
   const startedAt = systemClock.wall();
   let controlAddress = '';
-  const status = (): DaemonStatus => ({
-    version: version(),
-    pid: process.pid,
-    hostname: hostname(),
-    imageDir,
-    mountpoint,
-    transport,
-    controlAddress,
-    dataAddress,
-    startedAt,
-  });
   const unmounting = new Unmounting({
     fileSystem,
     migrations: replica,
@@ -109,6 +98,18 @@ const serveUntilUnmounted = async (
     ownAddress: () => controlAddress,
     clock: systemClock,
     log: sink,
+  });
+  const status = (): DaemonStatus => ({
+    version: version(),
+    pid: process.pid,
+    hostname: hostname(),
+    imageDir,
+    mountpoint,
+    transport,
+    controlAddress,
+    dataAddress,
+    startedAt,
+    links: brokers.hotSpots.loads(),
   });
   const control = await serveControl({
     service: { ...replica, start: brokers.start },

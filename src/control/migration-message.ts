@@ -12,6 +12,7 @@ import { CUTOVER_POLICIES, MIGRATION_EDGES } from '../leaves/migration.js';
 import type { TransferLoad } from '../leaves/time-left.js';
 import type { BytesPerSecond } from '../leaves/units.js';
 import { bytes, bytesPerSecond, generation, millis, UNLIMITED } from '../leaves/units.js';
+import { linkMessage, linkOf } from './link-message.js';
 import type {
   DaemonStatusMessage,
   MigrationMessage,
@@ -200,9 +201,10 @@ export const verifyReportOf = (message: VerifyReportMessage): ReceivedVerifyRepo
   mismatchCount: message.mismatchCount,
 });
 
-export const statusMessage = ({ startedAt, ...status }: DaemonStatus): DaemonStatusMessage => ({
+export const statusMessage = ({ startedAt, links = [], ...status }: DaemonStatus): DaemonStatusMessage => ({
   ...status,
   startedUnixMs: Math.round(startedAt),
+  links: links.map(linkMessage),
 });
 
 export const statusOf = (message: DaemonStatusMessage): DaemonStatus => ({
@@ -215,4 +217,5 @@ export const statusOf = (message: DaemonStatusMessage): DaemonStatus => ({
   controlAddress: message.controlAddress,
   dataAddress: message.dataAddress,
   startedAt: millis(message.startedUnixMs),
+  ...(message.links.length > 0 && { links: message.links.map(linkOf) }),
 });

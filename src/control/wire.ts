@@ -141,6 +141,17 @@ export interface DaemonStatusMessage {
   readonly controlAddress: string;
   readonly dataAddress: string;
   readonly startedUnixMs: number;
+  readonly links: readonly LinkLoadMessage[];
+}
+
+export interface LinkLoadMessage {
+  readonly link: string;
+  readonly atUnixMs: number;
+  readonly saturated: boolean;
+  readonly hot: boolean;
+  readonly kbPerS?: number | undefined;
+  readonly capacityKbPerS?: number | undefined;
+  readonly source: string;
 }
 
 export interface UnmountResponse {

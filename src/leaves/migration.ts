@@ -1,6 +1,7 @@
 /** The vocabulary of a migration, shared by every layer: states, what is asked for, what is reported. */
 import type { BrokerChoice } from './broker.js';
 import type { PlainError } from './errors.js';
+import type { LinkLoad } from './hot-spots.js';
 import type { TransferLoad } from './time-left.js';
 import type { Bytes, BytesPerSecond, Generation, Millis } from './units.js';
 
@@ -179,4 +180,6 @@ export interface DaemonStatus {
   readonly controlAddress: string;
   readonly dataAddress: string;
   readonly startedAt: Millis;
+  /** Links whose load is known here; absent: none. */
+  readonly links?: readonly LinkLoad[];
 }

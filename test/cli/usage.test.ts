@@ -85,5 +85,7 @@ t.test('a configuration file is checked key by key', async (t) => {
   await expect({ listen: '127.0.0.1:0' }, 2, /missing required argument 'image-dir'/);
   await expect('{"listen"', 1, /cannot read .*daemon.json: .*JSON/);
   await expect([], 1, /does not hold one JSON object/);
+  await expect({ 'image-dir': '/tmp', 'hot-spots': '/none' }, 2, /'hot-spots': cannot read \/none/);
+  await expect({ 'image-dir': '/tmp', 'hot-spots': null }, 2, /'hot-spots' cannot be null/);
   await expect({ 'image-dir': '/tmp', 'tls-ca': '/none' }, 1, /--tls-ca, --tls-cert and --tls-key/);
 });

@@ -85,12 +85,14 @@ const parseBlockSize = (text: string): Bytes => {
   return size;
 };
 
+const isObject = (value: unknown): value is Readonly<Record<string, unknown>> =>
+  typeof value === 'object' && value !== null && !Array.isArray(value);
+
 /** Object in a configuration file. INVALID_ARGUMENT: unreadable, or not one JSON object. */
 const readConfig = (path: string): Readonly<Record<string, unknown>> => {
   try {
     const value: unknown = JSON.parse(readFileSync(path, 'utf8'));
-    if (typeof value === 'object' && value !== null && !Array.isArray(value))
-      return value as Record<string, unknown>;
+    if (isObject(value)) return value;
   } catch (error) {
     throw new MigrateFsError('INVALID_ARGUMENT', `cannot read ${path}: ${(error as Error).message}`, {
       cause: error,
@@ -115,7 +117,7 @@ const applyConfig = (command: Command, path: string): Partial<Record<string, str
     const option = command.options.find(({ long }) => long === `--${key}` && key !== 'config');
     if (!option) throw usageError(command, `${path}: unknown key '${key}'`);
     // What is a file of its own on the command line may be written out here.
-    const inline = key === HOT_SPOTS_KEY && typeof value === 'object';
+    const inline = key === HOT_SPOTS_KEY && isObject(value);
     const fits = option.isBoolean()
       ? typeof value === 'boolean'
       : inline || ['string', 'number'].includes(typeof value);

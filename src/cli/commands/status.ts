@@ -10,6 +10,7 @@ import { formatRate, formatSize } from '../../leaves/quantity.js';
 import type { Millis } from '../../leaves/units.js';
 import { brokerRows, limitsLine } from '../broker-rows.js';
 import { follow } from '../follow.js';
+import { linkTable } from '../link-table.js';
 import type { ClientOptions } from '../option-parsers.js';
 import { addClientOptions, withClient } from '../option-parsers.js';
 import {
@@ -25,8 +26,9 @@ import {
 import { reporterFor } from '../reporter.js';
 
 const HELP = `
-Without an id: the daemon (version, pid, mount, addresses) and a table of its migrations. With an id: that migration in
-detail, with its broker: how much time it has to spare, what was decided last and why. --watch follows until the migration ends; without an id until Ctrl-C.
+Without an id: the daemon (version, pid, mount, addresses), the links whose load it knows, and a table of its migrations.
+With an id: that migration in detail, with its broker: how much time it has to spare, what was decided last and why.
+--watch follows until the migration ends; without an id until Ctrl-C.
 
 Examples:
   migratefs status
@@ -136,7 +138,8 @@ const overview = async (client: ControlClient, json: boolean): Promise<void> => 
     return;
   }
   const now = systemClock.wall();
-  console.log(`${daemonLines(daemon, now)}\n\n${migrationTable(migrations, now)}`);
+  const links = daemon.links ? `\n\n${linkTable(daemon.links)}` : '';
+  console.log(`${daemonLines(daemon, now)}${links}\n\n${migrationTable(migrations, now)}`);
 };
 
 /** Follows all migrations until the daemon ends: a table that is redrawn on a terminal, else lines. */
