@@ -7,7 +7,7 @@ import { MigrateFsError } from '../../leaves/errors.js';
 import { formatRate, formatSizeBesideRates } from '../../leaves/quantity.js';
 import type { Millis } from '../../leaves/units.js';
 import { millis } from '../../leaves/units.js';
-import { type Demand, demandOf, dirtyRateOf, type Guest, releaseOf } from './demand.js';
+import { byDeadline, type Demand, demandOf, dirtyRateOf, type Guest, releaseOf } from './demand.js';
 import { fluidSchedule, type Times } from './fluid-schedule.js';
 import type { Admission, PlanInput, PlanTask } from './task.js';
 
@@ -27,16 +27,21 @@ const some = (names: readonly string[]): string =>
     ? names.join(', ')
     : `${names.slice(0, NAMES_MAX).join(', ')} and ${names.length - NAMES_MAX} more`;
 
-/** Admitted tasks that have a path; those without a deadline only where they run, because they hold places. */
+/**
+ * Admitted tasks that have a path, by deadline; those without one only where they run, because they hold places.
+ */
 const others = (input: PlanInput, candidate: PlanTask): PlanTask[] =>
-  input.tasks.filter((task) => {
-    if (task.id === candidate.id || (task.deadline === undefined && task.state === 'waiting')) return false;
-    try {
-      return input.paths.path(task.source, task.target).length > 0;
-    } catch {
-      return false;
-    }
-  });
+  input.tasks
+    .filter((task) => {
+      if (task.id === candidate.id || (task.deadline === undefined && task.state === 'waiting')) return false;
+      try {
+        return input.paths.path(task.source, task.target).length > 0;
+      } catch (error) {
+        if (error instanceof MigrateFsError) return false;
+        throw error;
+      }
+    })
+    .sort(byDeadline);
 
 interface Trial {
   readonly guest: Guest;
@@ -70,7 +75,9 @@ const attempt = (
 
 /** Without a deadline there is nothing to miss, and what has one goes first. */
 const meets = ({ endangered, end, demand: { task } }: Trial): boolean =>
-  task.deadline === undefined || (endangered.length === 0 && !isLate(end, task.deadline));
+  task.deadline === undefined
+    ? end !== Number.POSITIVE_INFINITY
+    : endangered.length === 0 && !isLate(end, task.deadline);
 
 /** `42.9 GB at 117 MB/s less 30.0 MB/s dirtied = 8m13s + 10 s for the VM = 8m23s` */
 const sum = ({ task, rate, dirty, copying, duration }: Demand): string => {
@@ -117,7 +124,8 @@ const earliestDeadline = (
     if (meets(trial)) return millis(deadline);
     deadline = Math.max(deadline, wholeSecond(trial.end));
   }
-  return meets(by(deadline)) ? millis(deadline) : millis(wholeSecond(last.end));
+  for (const offer of [deadline, wholeSecond(last.end)]) if (meets(by(offer))) return millis(offer);
+  return undefined;
 };
 
 const refused = (arithmetic: string): Admission => ({ feasible: false, arithmetic });
@@ -126,7 +134,7 @@ const refused = (arithmetic: string): Admission => ({ feasible: false, arithmeti
 export const admit = (candidate: PlanTask, input: PlanInput): Admission => {
   const { now, paths, limits } = input;
   const { deadline } = candidate;
-  const instant = (at: number): string => formatInstant(millis(at), now);
+  const instant = (at: number): string => formatInstant(millis(Math.round(at / 1000) * 1000), now);
   const start = releaseOf(candidate, now);
   let limited: Demand;
   try {
@@ -170,8 +178,12 @@ export const admit = (candidate: PlanTask, input: PlanInput): Admission => {
     `${sum(demand)}${trial.guest === 'limited' && isLimitable(candidate) ? ` ${limitedWords(candidate)}` : ''}`,
   ];
   if (start > now) words.push(`not before ${instant(start)}`);
-  if (meets(trial)) {
-    words.push(`ends ${instant(trial.end)}`);
+  if (meets(trial) || deadline === undefined) {
+    words.push(
+      trial.end === Number.POSITIVE_INFINITY
+        ? 'ends when others leave it its path'
+        : `ends ${instant(trial.end)}`,
+    );
     if (trial.end > alone + TOLERANCE) words.push(`with its turn among ${admitted.length} admitted`);
     if (last === 2) words.push('the writes of admitted guests are limited as well');
     words.push(

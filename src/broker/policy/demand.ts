@@ -67,6 +67,10 @@ export const demandOf = (task: PlanTask, paths: Paths, limits: PlanLimits, guest
   return { task, path, links, places, narrowest, rate, dirty, copying, duration };
 };
 
+/** The latest start that meets the deadline with the path to itself; `Infinity` without a deadline. */
+export const ownLatestStart = ({ task, duration }: Demand): number =>
+  (task.deadline ?? Number.POSITIVE_INFINITY) - duration;
+
 /** The earliest moment a task may start. */
 export const releaseOf = (task: PlanTask, now: Millis): number =>
   task.state === 'running' ? now : Math.max(now, task.notBefore ?? 0);

@@ -6,8 +6,7 @@
  * change only when a task may start, is in sync, or ends.
  */
 import type { Millis } from '../../leaves/units.js';
-import { byDeadline, type Demand, releaseOf } from './demand.js';
-import { latestStarts } from './latest-start.js';
+import { byDeadline, type Demand, ownLatestStart, releaseOf } from './demand.js';
 import { type Claim, lateClaims } from './places.js';
 import type { PlanLimits } from './task.js';
 
@@ -68,7 +67,6 @@ class FluidSchedule {
 
   constructor(demands: readonly Demand[], limits: PlanLimits, now: Millis) {
     this.#time = now;
-    const latest = latestStarts(demands, limits);
     const links = new Numbering();
     const rooms = new Numbering();
     this.#jobs = [...demands]
@@ -78,7 +76,7 @@ class FluidSchedule {
         const job: Job = {
           demand,
           order,
-          latestStart: latest.get(task.id) ?? Number.POSITIVE_INFINITY,
+          latestStart: ownLatestStart(demand),
           release: releaseOf(task, now),
           links: demand.links.map((key) => links.of(key)),
           places: demand.places.map(({ key }) => rooms.of(key)),

@@ -1,6 +1,6 @@
 /** Who occupies the places of hosts and links, and for whom free ones have to be kept. */
 import type { Millis } from '../../leaves/units.js';
-import { byDeadline, type Demand, releaseOf } from './demand.js';
+import { byDeadline, type Demand, ownLatestStart, releaseOf } from './demand.js';
 import type { PlanTask } from './task.js';
 
 /** A migration that yields to others may take this many times as long as with the path to itself. */
@@ -17,6 +17,7 @@ interface Occupant {
 /** A waiting task that wants a place. */
 export interface Claim {
   readonly demand: Demand;
+  /** With the path to itself. */
   readonly latestStart: number;
   readonly release: number;
 }
@@ -48,15 +49,18 @@ export class Places {
   readonly #started = new Set<string>();
   readonly #now: Millis;
 
-  constructor(demands: readonly Demand[], latestStarts: ReadonlyMap<string, number>, now: Millis) {
+  constructor(demands: readonly Demand[], now: Millis) {
     this.#now = now;
     for (const demand of demands) {
       const { task } = demand;
-      const latestStart = latestStarts.get(task.id);
       if (task.state === 'running') this.#occupy(demand);
-      else if (latestStart !== undefined)
+      else if (task.deadline !== undefined)
         for (const { key } of demand.places)
-          this.#at(key).claims.push({ demand, latestStart, release: releaseOf(task, now) });
+          this.#at(key).claims.push({
+            demand,
+            latestStart: ownLatestStart(demand),
+            release: releaseOf(task, now),
+          });
     }
     for (const { claims } of this.#all.values()) claims.sort((a, b) => a.latestStart - b.latestStart);
   }

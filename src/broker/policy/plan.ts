@@ -112,7 +112,7 @@ export const plan = (input: PlanInput): readonly PlanStep[] => {
     const ordered = [...candidates.filter(isDue), ...candidates.filter((candidate) => !isDue(candidate))];
     const steps = propose(ordered, {
       now,
-      places: new Places(demands, latest, now),
+      places: new Places(demands, now),
       hot,
       strict,
       turns: promised,
