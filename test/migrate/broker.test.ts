@@ -1,0 +1,91 @@
+/** Brokers of real daemons: their terms, their limits beside the operator's, and what they ask of each other. */
+import t from 'tap';
+import { millis, UNLIMITED } from '../../src/leaves/units.js';
+import { makeSparseImage } from '../support/files.js';
+import { type Followed, migrate, startPair } from '../support/pair.js';
+
+const IMAGE = 'vm.raw';
+const PERIOD = millis(500);
+const MB = 1e6;
+
+/** Bytes per second that are sent until `bytes` more are. */
+const rateOver = async (migration: Followed, bytes: number): Promise<number> => {
+  const { bytesSent } = migration.last;
+  const at = performance.now();
+  const { bytesSent: after } = await migration.until((s) => s.bytesSent >= bytesSent + bytes);
+  return ((after - bytesSent) * 1000) / (performance.now() - at);
+};
+
+t.test('a request over the network halves the rate within two periods, and it comes back', async (t) => {
+  const pair = await startPair(t, { source: { extraArgs: ['--net-limit=8MB/s'] } });
+  makeSparseImage(pair.source.daemon.below(IMAGE), 128 * MB, [{ offset: 0, length: 128 * MB }]);
+  const migration = await migrate(t, pair, [IMAGE], {
+    netLimit: 40 * MB,
+    deadlineAfter: 3_600_000,
+    broker: { period: PERIOD, quietPeriods: 1, vmmTime: millis(0) },
+  });
+  const { client } = pair.source;
+  await migration.until((s) => s.bytesSent > MB);
+  const before = await rateOver(migration, 5 * MB);
+  const shown = await client.broker(migration.id);
+  t.match(shown, { zone: 'calm', terms: { danger: 3, warning: 4 }, netLimit: UNLIMITED, period: PERIOD });
+  t.ok(shown.ratio! > 10, `laxity ${shown.ratio}`);
+
+  const request = { migrationId: migration.id, from: 'another', link: 'tor3', ratio: 1.2, validFor: PERIOD };
+  const { decisions: atRequest } = await client.broker(migration.id);
+  t.equal(await client.backOff(request), 'obeyed');
+  const reduced = await migration.until((s) => s.brokerNetLimit !== undefined);
+  const { decisions } = await client.broker(migration.id);
+  // A report of the migration comes a period after what it reports at the latest.
+  t.ok(decisions - atRequest <= 3, `${decisions - atRequest} periods`);
+  t.ok(reduced.netLimit < before * 0.65, `limit ${reduced.netLimit} after ${before}`);
+  t.equal(reduced.operatorNetLimit, 40 * MB, 'the limit of the operator is kept');
+  const during = await rateOver(migration, MB);
+  t.ok(during < before * 0.75, `${during} after ${before} bytes per second`);
+  const released = await migration.until((s) => s.brokerNetLimit === undefined);
+  t.equal(released.netLimit, 40 * MB);
+  const after = await rateOver(migration, 5 * MB);
+  t.ok(after > before * 0.75, `${after} after ${during} bytes per second`);
+  const said = pair.source.daemon.log.filter(
+    (line) => line.includes('"broker: ') && line.includes(migration.id),
+  );
+  t.ok(said.length >= 2 && said.length <= 12, `${said.length} decisions changed something`);
+  t.match(said[0], /another/, 'the log says for whom');
+
+  await client.cancel(migration.id);
+  await migration.until((s) => s.state === 'cancelled').catch(() => {});
+  t.equal(await client.backOff(request), 'ended');
+  t.match(await client.broker(migration.id), { ended: true });
+});
+
+t.test(
+  'a broker in danger asks the broker of a sharer at another daemon; each gets on without it',
+  async (t) => {
+    const pair = await startPair(t);
+    const { source, target } = pair;
+    for (const { daemon } of [source, target])
+      makeSparseImage(daemon.below(`${daemon === source.daemon ? 'urgent' : 'calm'}.raw`), 64 * MB, [
+        { offset: 0, length: 64 * MB },
+      ]);
+    const broker = { period: PERIOD, quietPeriods: 1, vmmTime: millis(0) };
+    const back = { source: target, target: source };
+    const calm = await migrate(t, back, ['calm.raw'], { netLimit: 8 * MB, broker });
+    // 64 MB at 8 MB/s are 8 s: a ratio of 2 where danger is below 3.
+    const urgent = await migrate(t, pair, ['urgent.raw'], {
+      netLimit: 8 * MB,
+      deadlineAfter: 16_000,
+      broker,
+    });
+    await source.client.setBrokerPath(urgent.id, [
+      { link: 'tor3', sharers: [{ server: target.daemon.controlAddress, migrationId: calm.id }] },
+    ]);
+    await calm.until((s) => s.brokerNetLimit !== undefined);
+    t.match(await target.client.broker(calm.id), { askedBy: [urgent.id], zone: 'calm' });
+    t.match(await source.client.broker(urgent.id), { zone: 'danger', netLimit: UNLIMITED });
+    const refused = { migrationId: urgent.id, from: calm.id, link: 'tor3', ratio: 9, validFor: PERIOD };
+    t.equal(await source.client.backOff(refused), 'in-danger');
+    await source.client.cancel(urgent.id);
+    const free = await calm.until((s) => s.brokerNetLimit === undefined);
+    t.match(free, { state: 'bulk-copy', netLimit: 8 * MB });
+  },
+);
