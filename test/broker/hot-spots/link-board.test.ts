@@ -75,7 +75,7 @@ t.test('listeners hear of changes only, and of what nobody reports any more', as
   const heard: [string, boolean, boolean][] = [];
   board.watch(({ link, saturated, hot }) => heard.push([link, saturated, hot]));
   const say = (state: 'cool' | 'own' | 'hot'): void =>
-    board.report('a', report('measured-apart', state), millis(5000));
+    board.report('a', report('measured-apart', state), millis(4500));
   say('cool');
   t.strictSame(heard, [], 'an idle link is no news');
   say('own');
@@ -85,7 +85,7 @@ t.test('listeners hear of changes only, and of what nobody reports any more', as
     ['tor1', true, false],
     ['tor1', true, true],
   ]);
-  await clock.advance(4999);
+  await clock.advance(4499);
   t.match(board.loads(), [{ link: 'tor1', hot: true }]);
   await clock.advance(1);
   t.strictSame(board.loads(), [], 'it is left out the moment it is stale');
@@ -107,11 +107,15 @@ t.test('a withdrawn report leaves what others say', async (t) => {
 
 t.test('links are bounded, and that is said once', async (t) => {
   const lines: string[] = [];
-  using board = new LinkBoard(new ManualClock(), (level, message) => level === 'warn' && lines.push(message));
+  const clock = new ManualClock();
+  using board = new LinkBoard(clock, (level, message) => level === 'warn' && lines.push(message));
   for (let i = 0; i < 5000; i++)
     board.report('a', report('measured', 'cool', { link: `tor${i}` }), millis(1000));
   t.equal(board.loads().length, 4096);
   t.equal(lines.length, 1);
+  await clock.advance(2000);
+  board.report('a', report('measured', 'cool', { link: 'new' }), millis(1000));
+  t.match(board.loads(), [{ link: 'new' }], 'what is stale makes room');
 });
 
 t.test('nothing is left of a closed board', async (t) => {
