@@ -2,12 +2,14 @@
  * A guest that writes faster than the link can carry, and a deadline that can be met: met with the broker, which limits
  * the guest late and lets it go again; missed without one.
  */
+import { statSync } from 'node:fs';
 import { fillImage } from '../../bench/image.js';
 import { bytesPerSecond, millis, UNLIMITED } from '../../src/leaves/units.js';
 import { runFioOk } from '../support/fio.js';
 import type { Pair } from '../support/pair.js';
 import { Recording } from '../support/recording.js';
 import { TestBed } from '../support/test-bed.js';
+import { waitFor } from '../support/wait-for.js';
 import {
   type Context,
   type Experiment,
@@ -17,12 +19,14 @@ import {
   isSo,
   MB,
   publish,
+  publishDecisions,
 } from './experiment.js';
 import { Managed } from './managed.js';
 
-const RATE = 20 * MB;
-const IMAGE_BYTES = 300 * MB;
-const GUEST_RATE = 30 * MB;
+const RATE = 10 * MB;
+const IMAGE_BYTES = 150 * MB;
+/** Between two writes of 256 KiB: up to 26 MB/s. */
+const THINK_US = 10_000;
 const DEADLINE_SECONDS = 30;
 /** How long the one without a broker is looked at. */
 const GIVE_UP_SECONDS = 120;
@@ -40,12 +44,11 @@ const guest = (file: string, seed: number, signal: AbortSignal): Promise<unknown
     {
       filename: file,
       rw: 'randwrite',
-      bs: '64k',
+      bs: '256k',
       size: IMAGE_BYTES,
-      rate: GUEST_RATE,
+      // No rate of its own: a guest that was held up does not make up for it afterwards.
+      thinktime: THINK_US,
       direct: 1,
-      ioengine: 'libaio',
-      iodepth: 8,
       norandommap: true,
       randseed: seed,
       time_based: true,
@@ -65,18 +68,20 @@ const trial = async (
 ): Promise<Trial> => {
   const { t, say, seed } = context;
   const image = `${name}.raw`;
+  const since = Date.now();
   const { source } = pair;
   await fillImage(source.daemon.below(image), IMAGE_BYTES);
+  const filled = statSync(source.daemon.below(image)).mtimeMs;
   const writing = new AbortController();
   t.teardown(() => writing.abort());
   const written = guest(source.daemon.at(image), seed, writing.signal);
+  // fio takes a moment to begin.
+  await waitFor(() => statSync(source.daemon.below(image)).mtimeMs > filled, 'the guest writes');
   const vm = await Managed.start(t, pair, [image], {
     cutover: 'explicit',
     deadlineAfter: DEADLINE_SECONDS * 1000,
     broker: withBroker
       ? {
-          danger: 1.2,
-          warning: 1.5,
           period: millis(1000),
           vmmTime: millis(2000),
           diskFloor: bytesPerSecond(MB),
@@ -114,8 +119,9 @@ const trial = async (
   await source.client.cancel(vm.migration.id);
   writing.abort();
   await written;
+  if (withBroker) publishDecisions(context, `disk-limit-${name}`, source.daemon, since);
   publish(context, `disk-limit-${name}`, table, {
-    title: `A guest that writes 30 MB/s, a link of 20 MB/s, ${name}`,
+    title: `A guest that writes faster than the link of 10 MB/s carries, ${name}`,
     panels: [
       {
         label: 'MB/s',
@@ -125,7 +131,7 @@ const trial = async (
           { name: 'becomes dirty', values: inMb(table, 'dirty'), colour: 4 },
           { name: 'disk limit', values: inMb(table, 'limit'), colour: 2, steps: true },
         ],
-        max: 40,
+        max: 30,
       },
       { label: 'left, MB', lines: [{ name: 'left', values: inMb(table, 'left'), colour: 3 }] },
     ],
@@ -138,7 +144,10 @@ export const diskLimit: Experiment = async (context) => {
   const { t } = context;
   const bed = await TestBed.create(t, { a: { rate: RATE }, b: { rate: RATE } });
   const [a, b] = [bed.host('a'), bed.host('b')];
-  const [source, target] = await Promise.all([a.startDaemon(t), b.startDaemon(t)]);
+  const [source, target] = await Promise.all([
+    a.startDaemon(t, { extraArgs: ['--log-level=debug'] }),
+    b.startDaemon(t),
+  ]);
   const pair: Pair = { source, target };
   const cable = (): number => a.bytesSent;
   const without = await trial(context, pair, cable, 'without-broker', false);
