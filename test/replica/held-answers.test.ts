@@ -29,11 +29,12 @@ const setUp = () => {
     bitmap,
     locks: new ExtentLocks(),
     wire: { open: false, send: (_change, settled) => settled('lost') },
-    counters: { sent: () => {}, acked: () => {}, written: () => {} },
+    counters: { sent: () => {}, acked: () => {} },
     takeDisk: (amount, signal) => bucket.take(amount, 'write', signal),
-    takeNet: () => undefined,
+    sender: { giveUp: () => {} } as never,
     syncBothSides: () => false,
     onDirtied: () => {},
+    onWritten: () => {},
   });
   const answers: number[] = [];
   const write = (offset: number): Write => {

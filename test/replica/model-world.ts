@@ -135,7 +135,7 @@ export class MemoryImage implements ImagePort {
   /** Takes the next half of a pending read. */
   step(index: number): void {
     const read = this.reads[index]!;
-    const end = read.filled === 0 ? read.into.length >>> 1 : read.into.length;
+    const end = read.filled === 0 ? Math.max(1, read.into.length >>> 1) : read.into.length;
     const from = read.offset + read.filled;
     const available = Math.max(0, Math.min(read.offset + end, this.#file.size) - from);
     read.into.set(this.#file.bytes.subarray(from, from + available), read.filled);

@@ -10,6 +10,7 @@ import { bytes } from '../../src/leaves/units.js';
 import { BufferPool } from '../../src/replica/source/buffer-pool.js';
 import { nextRun } from '../../src/replica/source/copier.js';
 import { SourceImage } from '../../src/replica/source/source-image.js';
+import { Window } from '../../src/replica/source/window.js';
 import { MemoryFile, MemoryImage, MemoryWire, memoryCalls, Random } from './model-world.js';
 
 /** A rule of the protocol that is broken on purpose; the model must notice. */
@@ -115,6 +116,8 @@ export class Model {
   readonly #port: MemoryImage;
   readonly #image: SourceImage;
   readonly #routed: { request: RoutedRequest; reply: (result: number) => void }[] = [];
+  /** What a limit of the network makes wait. */
+  readonly #tokens = new Set<() => void>();
   readonly #lateClears: { from: BlockIndex; to: BlockIndex }[] = [];
   #announcement: BitmapAnnouncement | undefined;
   #depth = 0;
@@ -157,9 +160,10 @@ export class Model {
       port: this.#port,
       wire: this.#wire,
       buffers: new BufferPool(),
-      counters: { sent: () => {}, acked: () => {}, written: () => {} },
+      counters: { sent: () => {}, acked: () => {} },
       takeDisk: () => undefined,
-      takeNet: () => undefined,
+      takeNet: (_amount, signal) => this.#takeNet(signal),
+      mirrorWindow: new Window(() => 2 * BLOCK),
       syncBothSides: () => true,
       flush: () => Promise.resolve(0),
       announce: (announcement) => {
@@ -216,6 +220,21 @@ export class Model {
     this.#acked.size = size;
   }
 
+  #takeNet(signal: AbortSignal): Promise<void> | undefined {
+    if (this.#random.chance(0.5)) return undefined;
+    return new Promise((resolve, reject) => {
+      const grant = (): void => {
+        this.#tokens.delete(grant);
+        resolve();
+      };
+      this.#tokens.add(grant);
+      signal.addEventListener('abort', () => {
+        this.#tokens.delete(grant);
+        reject(signal.reason as Error);
+      });
+    });
+  }
+
   #imageIo(id: number, calls: BackingCalls): ImageIo {
     const io: ImageIo = new ImageIo(this.#table, this.#grace, id, calls, () => {
       if (this.#announcement) io.announce(this.#announcement);
@@ -270,6 +289,7 @@ export class Model {
     }
     for (let i = 0; i < this.#routed.length; i++) add('handle routed', () => this.#handleRouted());
     for (let i = 0; i < this.#port.reads.length; i++) add(`read ${i}`, () => this.#port.step(i));
+    for (const grant of this.#tokens) add('grant tokens', grant);
     if (this.#wire.queue.length > 0) add('deliver', () => this.#wire.deliver());
     for (let i = 0; i < this.#wire.applied.length; i++) add(`ack ${i}`, () => this.#wire.acknowledge(i));
     this.#driverActions(add);
@@ -325,7 +345,12 @@ export class Model {
           });
         return;
       case 'fencing':
-        if (this.#graceOver && this.#wire.inFlight === 0 && this.#routed.length === 0)
+        if (
+          this.#graceOver &&
+          this.#wire.inFlight === 0 &&
+          this.#routed.length === 0 &&
+          !image.sender.waits()
+        )
           add('offer', () => {
             assert(image.clean, 'dirty at the offer');
             this.#offered = Uint8Array.from(this.#source.content);

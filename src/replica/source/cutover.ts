@@ -25,6 +25,7 @@ export const drainAndFlush = async (
   signal: AbortSignal,
 ): Promise<void> => {
   await within(CUTOVER_DRAIN_MAX, environment, signal, async (either) => {
+    for (const { sender } of group.images) await sender.sent(either);
     await wire.inFlight.drained(either);
     await Promise.all(group.images.map((image) => flushBoth(group, image, wire, false, either)));
   });

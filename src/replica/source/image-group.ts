@@ -1,13 +1,18 @@
 import type { ImageSlot } from '../../fs/image-table.js';
+import { CONVERGE_BYTES, CONVERGE_SECONDS, ROUND_SHRINK_MIN } from '../../leaves/copy-forecast.js';
 import { MigrateFsError } from '../../leaves/errors.js';
+import type { SegmentLoad } from '../../leaves/time-left.js';
 import type { Bytes } from '../../leaves/units.js';
 import { bytes, MiB } from '../../leaves/units.js';
 import { copyRound } from './copy-round.js';
 import type { SourceEnvironment } from './environment.js';
 import type { Latch } from './latch.js';
+import { MIRRORED_BYTES_MAX } from './mirror-sender.js';
 import type { Pacing } from './pacing.js';
 import type { Progress } from './progress.js';
 import { resync } from './resync.js';
+import type { CopyPosition } from './segments.js';
+import { Segments } from './segments.js';
 import type { SourceImage } from './source-image.js';
 import type { SourceWire } from './source-wire.js';
 import { Window } from './window.js';
@@ -16,11 +21,6 @@ import { Window } from './window.js';
 const IN_FLIGHT_SECONDS = 0.25;
 const IN_FLIGHT_BYTES_MIN = bytes(2 * MiB);
 const IN_FLIGHT_BYTES_MAX = bytes(16 * MiB);
-/** It converges once this little is dirty, or what the link moves in this time. */
-const CONVERGE_BYTES = bytes(4 * MiB);
-const CONVERGE_SECONDS = 0.5;
-/** A round that leaves more than this part dirty again will not get there by itself. */
-const ROUND_SHRINK_MIN = 0.8;
 /** Extents marked before other work of the thread gets its turn. */
 const MARK_EXTENTS_MAX = 1000;
 /** Bottleneck counts from 0, the first, to 9; migrations the other way round. */
@@ -39,12 +39,17 @@ export interface ImageGroupOptions {
 /** The images that become in sync together, and the steps that get them there. */
 export class ImageGroup {
   readonly images: SourceImage[] = [];
+  /** Of copies. */
   readonly window: Window;
+  readonly mirrorWindow = new Window(() => MIRRORED_BYTES_MAX);
   readonly #options: ImageGroupOptions;
   /** What still uses the descriptors of the images. */
   readonly #users = new Set<Promise<unknown>>();
   #marked = false;
   #converging = false;
+  #begunWith = bytes(0);
+  #segments: Segments | undefined;
+  readonly #position: CopyPosition = { image: 0, block: 0 };
 
   constructor(options: ImageGroupOptions) {
     this.#options = options;
@@ -100,6 +105,23 @@ export class ImageGroup {
     return this.#converging;
   }
 
+  /** It is over: its images and their bitmaps go. */
+  forget(): void {
+    this.images.length = 0;
+    this.#segments = undefined;
+  }
+
+  /** Bytes that were left at the beginning of the present round. */
+  get begunWith(): Bytes {
+    return this.#begunWith;
+  }
+
+  /** What is dirty and what is written to, before and behind the copier. Looks through the bitmaps. */
+  segments(): SegmentLoad[] {
+    this.#segments ??= new Segments(this.images);
+    return this.#segments.describe(this.#position);
+  }
+
   /** The first round: everything that holds data. */
   async copyAll(signal: AbortSignal): Promise<void> {
     if (!this.#marked) {
@@ -111,8 +133,10 @@ export class ImageGroup {
         }
       }
       this.#marked = true;
+      this.#segments ??= new Segments(this.images);
+      this.#segments.measureAllocated();
     }
-    await this.#round(signal);
+    await this.#round(signal, Math.max(this.allocated, this.left));
   }
 
   /** Marks what differs on a target that has forgotten what it acknowledged; returns how many bytes. */
@@ -178,10 +202,13 @@ export class ImageGroup {
     for (const image of this.images) image.idle();
   }
 
-  async #round(signal: AbortSignal): Promise<void> {
+  async #round(signal: AbortSignal, begunWith: number = this.left): Promise<void> {
     const { environment, pacing, priority } = this.#options;
     const { window } = this;
-    const options = { window, pacing, turns: environment.turns, turnPriority: PRIORITY_MAX - priority };
+    this.#begunWith = bytes(begunWith);
+    const position = this.#position;
+    const turnPriority = PRIORITY_MAX - priority;
+    const options = { window, pacing, turns: environment.turns, turnPriority, position };
     await copyRound(this.images, options, signal);
     signal.throwIfAborted();
   }

@@ -7,7 +7,8 @@ import type { RoutedRequest } from '../../fs/participant.js';
 import type { Extent } from '../../leaves/units.js';
 import type { ExtentLock, ExtentLocks } from '../extent-locks.js';
 import { TO_THE_END } from '../extent-locks.js';
-import type { Change, TransferCounters, WirePort } from './ports.js';
+import type { MirrorSender, TakeTokens } from './mirror-sender.js';
+import type { Change, Outcome, Settled, TransferCounters, WirePort } from './ports.js';
 
 /**
  * What is done with a routed change. `plain`: performed. `track`: performed, then marked dirty. `mirror`: performed on
@@ -15,9 +16,6 @@ import type { Change, TransferCounters, WirePort } from './ports.js';
  * then goes for it. `refuse`: -EROFS.
  */
 export type RoutedPolicy = 'plain' | 'track' | 'mirror' | 'hold' | 'refuse';
-
-/** The part of a token bucket a writer needs; `undefined`: at once. */
-export type TakeTokens = (amount: number, signal: AbortSignal) => Promise<void> | undefined;
 
 export interface RoutedWriterOptions {
   /** Number of the image within its group. */
@@ -28,13 +26,15 @@ export interface RoutedWriterOptions {
   readonly wire: WirePort;
   readonly counters: TransferCounters;
   readonly takeDisk: TakeTokens;
-  readonly takeNet: TakeTokens;
+  readonly sender: MirrorSender;
   /** Whether a guest's fsync has to reach the target too: once in sync. */
   readonly syncBothSides: () => boolean;
   /** Flushes a descriptor off this thread; gives 0 or -errno. Injected by the model. */
   readonly flush?: (fd: number, datasync: boolean) => Promise<number>;
   /** A block became dirty although changes are being mirrored: the image is not in sync any more. */
   readonly onDirtied: () => void;
+  /** A guest's write was made; not above 0: it failed. */
+  readonly onWritten: (offset: number, length: number) => void;
 }
 
 const NOTHING = new Uint8Array(0);
@@ -43,15 +43,15 @@ type ChangeRequest = Exclude<RoutedRequest, { op: 'fsync' }>;
 type Reply = (result: number) => void;
 
 /**
- * Performs the changes to one routed image. Everything that changes both sides happens within one turn of the event
- * loop, local first, so that both sides see overlapping changes in one order and only what succeeded is replayed.
+ * Performs the changes to one routed image. What changes both sides is performed here and sent within one turn of the
+ * event loop, so that both sides see overlapping changes in one order and only what succeeded is replayed; a write that
+ * has to wait for the network is sent later (`MirrorSender`).
  */
 export class RoutedWriter {
   readonly #options: RoutedWriterOptions;
   #policy: RoutedPolicy = 'track';
   /** The answers that the disk limit holds back: as many as the kernel has under way for the image. */
   readonly #heldAnswers = new Set<AbortController>();
-  #netHold = new AbortController();
   /** As many as the kernel has under way for the image. */
   readonly #held: (() => void)[] = [];
 
@@ -67,7 +67,9 @@ export class RoutedWriter {
   set policy(next: RoutedPolicy) {
     this.#policy = next;
     if (next === 'plain' || next === 'refuse') for (const held of this.#heldAnswers) held.abort();
-    if (next !== 'mirror' && next !== 'hold') this.#netHold = renewed(this.#netHold);
+    // What is sent behind the fence is what the offer waits for.
+    if (next === 'hold') this.#options.sender.hurry();
+    else if (next !== 'mirror') this.#options.sender.giveUp();
     if (next !== 'hold') for (const run of this.#held.splice(0)) run();
   }
 
@@ -78,7 +80,7 @@ export class RoutedWriter {
       return;
     }
     const amount = request.op === 'write' ? request.payload.length : 0;
-    this.#takeNetTokens(request, amount, this.#limited(request, amount, reply));
+    this.#run(request, this.#limited(request, amount, reply));
   }
 
   /**
@@ -99,14 +101,6 @@ export class RoutedWriter {
       request.payload = NOTHING;
       void held.then(() => reply(result));
     };
-  }
-
-  #takeNetTokens(request: ChangeRequest, amount: number, reply: Reply): void {
-    const limited = amount > 0 && this.#policy === 'mirror';
-    const held = limited ? this.#options.takeNet(amount, this.#netHold.signal) : undefined;
-    const go = (): void => this.#run(request, reply);
-    if (held) held.then(go, go);
-    else go();
   }
 
   #run(request: ChangeRequest, reply: Reply): void {
@@ -156,7 +150,7 @@ export class RoutedWriter {
 
   #mirror(request: ChangeRequest, reply: Reply): void {
     if (request.interrupted) return;
-    const { bitmap, wire, calls, counters } = this.#options;
+    const { bitmap, wire, calls } = this.#options;
     const extent = this.#extentOf(request);
     const allDirty = extent.length > 0 && bitmap.allDirty(extent.offset, extent.length);
     const sizeBefore = calls.fileSize(request.fd);
@@ -178,15 +172,29 @@ export class RoutedWriter {
       return;
     }
     let unsettled = changes.length;
+    const settled = (outcome: Outcome): void => {
+      if (outcome === 'lost') {
+        bitmap.mark(extent.offset, extent.length);
+        this.#options.onDirtied();
+      }
+      if (--unsettled === 0) reply(result);
+    };
     for (const change of changes) {
-      const payloadBytes = change.kind === 'data' ? change.payload.length : 0;
-      counters.sent(payloadBytes, 'mirror');
-      wire.send(change, (outcome) => {
-        if (outcome === 'acked') counters.acked(payloadBytes);
-        else bitmap.mark(extent.offset, extent.length);
-        if (--unsettled === 0) reply(result);
-      });
+      if (change.kind === 'data') this.#send(request, change, settled);
+      else wire.send(change, settled);
     }
+  }
+
+  #send(request: ChangeRequest, { offset, payload }: Change & { kind: 'data' }, settled: Settled): void {
+    const { sender } = this.#options;
+    const unsent = sender.send(offset, payload, settled);
+    if (!unsent || request.op !== 'write') return;
+    request.payload = NOTHING;
+    const { unhold } = request;
+    request.unhold = () => {
+      unhold?.();
+      sender.giveUp(unsent);
+    };
   }
 
   /** What the target must do to have the same bytes and size. */
@@ -216,11 +224,10 @@ export class RoutedWriter {
 
   #perform(request: ChangeRequest): number {
     request.begun = true;
-    const { calls, counters } = this.#options;
+    const { calls } = this.#options;
     switch (request.op) {
       case 'write':
-        counters.written(request.payload.length);
-        return calls.pwrite(request.fd, request.payload, request.payload.length, request.offset);
+        return this.#write(request);
       case 'truncate':
         return calls.ftruncate(request.fd, request.size);
       case 'fallocate':
@@ -228,6 +235,12 @@ export class RoutedWriter {
       default:
         return request satisfies never;
     }
+  }
+
+  #write({ fd, payload, offset }: Extract<ChangeRequest, { op: 'write' }>): number {
+    const written = this.#options.calls.pwrite(fd, payload, payload.length, offset);
+    this.#options.onWritten(offset, written);
+    return written;
   }
 
   /** Bytes of the extent that may have changed; of a change that failed, none past the end of the file. */
@@ -270,11 +283,6 @@ export class RoutedWriter {
     });
   }
 }
-
-const renewed = (controller: AbortController): AbortController => {
-  controller.abort(new Error('the policy has changed'));
-  return new AbortController();
-};
 
 const flushOffThread = (fd: number, datasync: boolean): Promise<number> =>
   new Promise((resolve) => {

@@ -4,14 +4,17 @@ import type { PinnedImage } from '../../fs/image-store.js';
 import type { ImageTable } from '../../fs/image-table.js';
 import { ImageMode } from '../../fs/image-table.js';
 import type { BitmapAnnouncement } from '../../fs/participant.js';
+import { WrittenBlocks } from '../../fs/written-blocks.js';
 import type { Bytes } from '../../leaves/units.js';
 import { bytes, GiB, MiB } from '../../leaves/units.js';
 import { ExtentLocks } from '../extent-locks.js';
 import type { BufferPool } from './buffer-pool.js';
 import { Copier } from './copier.js';
+import type { TakeTokens } from './mirror-sender.js';
+import { MirrorSender } from './mirror-sender.js';
 import type { ImagePort, Outcome, TransferCounters, WirePort } from './ports.js';
-import type { TakeTokens } from './routed-writer.js';
 import { RoutedWriter } from './routed-writer.js';
+import type { Window } from './window.js';
 
 /** Room for an image to grow while it migrates; only address space until it is used. */
 const GROWTH_FACTOR = 4;
@@ -36,6 +39,8 @@ export interface SourceImageOptions {
   readonly counters: TransferCounters;
   readonly takeDisk: TakeTokens;
   readonly takeNet: TakeTokens;
+  /** Of the mirrored writes of the whole group. */
+  readonly mirrorWindow: Window;
   readonly syncBothSides: () => boolean;
   readonly flush?: (fd: number, datasync: boolean) => Promise<number>;
   /** Posts to every participant. */
@@ -54,8 +59,10 @@ export class SourceImage {
   readonly index: number;
   readonly pinned: PinnedImage;
   readonly bitmap: DirtyBitmap;
+  readonly written: WrittenBlocks;
   readonly locks = new ExtentLocks();
   readonly copier: Copier;
+  readonly sender: MirrorSender;
   readonly writer: RoutedWriter;
   readonly port: ImagePort;
   readonly #options: SourceImageOptions;
@@ -63,6 +70,8 @@ export class SourceImage {
   /** Dirty blocks and cleared blocks when the newly dirtied were last asked for. */
   #sampled = 0;
   #selfMarked = 0;
+  /** As of when writes were last asked for. */
+  #writes = { bytes: 0, visits: 0, blocks: 0 };
   #finalSize: Bytes | undefined;
 
   constructor(options: SourceImageOptions) {
@@ -74,17 +83,21 @@ export class SourceImage {
     this.port = port;
     const { capacity = bitmapCapacity(pinned.size, options.blockSize) } = options;
     this.bitmap = DirtyBitmap.allocate(capacity, options.blockSize);
+    this.written = WrittenBlocks.allocate(capacity, options.blockSize);
     const common = { image: index, bitmap: this.bitmap, wire, locks: this.locks, counters };
-    const { buffers, calls, takeDisk, takeNet, syncBothSides, flush, onProgress, onSettled } = options;
+    const { buffers, calls, takeDisk, takeNet, mirrorWindow, syncBothSides, flush, onProgress, onSettled } =
+      options;
     this.copier = new Copier({ ...common, port, buffers, onSettled });
+    this.sender = new MirrorSender({ ...common, port, buffers, takeNet, window: mirrorWindow });
     this.writer = new RoutedWriter({
       ...common,
       ...(flush ? { flush } : {}),
       calls,
       takeDisk,
-      takeNet,
+      sender: this.sender,
       syncBothSides,
       onDirtied: onProgress,
+      onWritten: (offset, length) => this.written.note(offset, length),
     });
   }
 
@@ -93,7 +106,8 @@ export class SourceImage {
     const { table, announce } = this.#options;
     const { slot } = this.pinned;
     const epoch = table.epoch(slot) + 1;
-    announce({ type: 'bitmap', slot, epoch, bitmap: this.bitmap.buffer, blockSize: this.bitmap.blockSize });
+    const { buffer: bitmap, blockSize } = this.bitmap;
+    announce({ type: 'bitmap', slot, epoch, bitmap, written: this.written.buffer, blockSize });
     table.setEpoch(slot, epoch);
     this.unroute(limited);
   }
@@ -160,6 +174,7 @@ export class SourceImage {
       slot,
       epoch: table.epoch(slot),
       bitmap: null,
+      written: null,
       blockSize: this.bitmap.blockSize,
     });
   }
@@ -197,6 +212,20 @@ export class SourceImage {
     this.#sampled = seen;
     this.#selfMarked = 0;
     return Math.max(0, fresh);
+  }
+
+  /** What guests have written since this was last asked; `visits` and `newBlocks` in blocks. */
+  takeWrites(): { readonly bytes: number; readonly visits: number; readonly newBlocks: number } {
+    const before = this.#writes;
+    const { visits, blocks } = this.written;
+    // The count may fall short for a moment; it is made up for at the next look.
+    const bytes = Math.max(before.bytes, this.written.bytes);
+    this.#writes = { bytes, visits, blocks };
+    return {
+      bytes: bytes - before.bytes,
+      visits: (visits - before.visits) >>> 0,
+      newBlocks: blocks - before.blocks,
+    };
   }
 
   #setMode(mode: ImageMode): void {

@@ -233,6 +233,7 @@ const sourceImage = (
     counters: migration.progress,
     takeDisk: (amount, signal) => migration.limits.disk.take(amount, 'write', signal),
     takeNet: (amount, signal) => migration.pacing.take(amount, 'write', signal),
+    mirrorWindow: migration.group.mirrorWindow,
     syncBothSides: () => migration.state === 'mirroring' || migration.state === 'cutover',
     announce,
     onProgress: () => migration.onProgress(),

@@ -2,6 +2,7 @@ import { createHash } from 'node:crypto';
 import type { VerifyReport } from '../../leaves/migration.js';
 import type { Bytes } from '../../leaves/units.js';
 import { bytes, MiB } from '../../leaves/units.js';
+import type { ExtentLock } from '../extent-locks.js';
 import type { BufferPool } from './buffer-pool.js';
 import { EXTENT_BYTES_MAX } from './copier.js';
 import type { SourceImage } from './source-image.js';
@@ -64,8 +65,7 @@ const compareExtent = async (
   length: number,
   signal: AbortSignal,
 ): Promise<boolean | null> => {
-  const asked = image.locks.acquire(offset, length, 'exclusive', signal);
-  const lock = asked instanceof Promise ? await asked : asked;
+  const lock = await lockSent(image, offset, length, signal);
   let local: Buffer | null = null;
   let answer: Promise<RemoteDigest | null>;
   try {
@@ -79,6 +79,22 @@ const compareExtent = async (
   const remote = await answer;
   if (remote === null) return null;
   return local ? local.equals(remote.sha256) : remote.zero;
+};
+
+/** Locks an extent whose writes have all been sent. */
+const lockSent = async (
+  { locks, sender }: SourceImage,
+  offset: number,
+  length: number,
+  signal: AbortSignal,
+): Promise<ExtentLock> => {
+  for (;;) {
+    const lock = await locks.acquire(offset, length, 'exclusive', signal);
+    if (!sender.waits(offset, length)) return lock;
+    locks.release(lock);
+    sender.hurry(offset, length);
+    await sender.sent(signal, offset, length);
+  }
 };
 
 /** Of what lies before the end of the file, as the target does it. */

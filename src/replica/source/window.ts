@@ -18,9 +18,21 @@ export class Window {
     return this.#used;
   }
 
-  /** Takes `amount` as soon as less than the limit is in use. One waiter at a time. */
+  /** Takes `amount` as soon as less than the limit is in use; whoever waits longest is first. */
   async take(amount: number, signal: AbortSignal): Promise<void> {
     while (this.#used >= this.#limit()) await this.#room(signal);
+    this.#used += amount;
+  }
+
+  /** Takes it if that is possible at once. */
+  tryTake(amount: number): boolean {
+    if (this.#used >= this.#limit()) return false;
+    this.#used += amount;
+    return true;
+  }
+
+  /** Takes it in any case. */
+  force(amount: number): void {
     this.#used += amount;
   }
 
