@@ -1,13 +1,13 @@
 /** The composition root of the Migrations Scheduler: its queue, the daemons, the drivers, hot spots and its API. */
 import { readFileSync } from 'node:fs';
 import { dirname, join, resolve } from 'node:path';
-import Bottleneck from 'bottleneck';
 import { pino } from 'pino';
 import { openHotSpots } from './broker/hot-spots/open-hot-spots.js';
 import { admit } from './broker/policy/admission.js';
 import { plan } from './broker/policy/plan.js';
 import { checkTopology, parseTopology, type Topology } from './broker/policy/topology.js';
 import { ExecDriver } from './broker/scheduler/exec-driver.js';
+import { MoveSlots } from './broker/scheduler/move-slots.js';
 import { Scheduler } from './broker/scheduler/scheduler.js';
 import type { SchedulerConfig } from './broker/scheduler/scheduler-config.js';
 import { schedulerConfigOf } from './broker/scheduler/scheduler-config.js';
@@ -109,7 +109,7 @@ export const runScheduler = async (options: SchedulerDaemonOptions): Promise<voi
     book,
     hosts,
     drivers,
-    moves: new Bottleneck.Group({ maxConcurrent: config.movesPerHost }),
+    moves: new MoveSlots(config.movesPerHost),
     clock,
     log: sink,
     storeId: store.id,

@@ -40,13 +40,15 @@ own="$folder/claim.$$"
 sync "$own" 2>/dev/null
 ln "$own" "$folder/claim" 2>/dev/null || { rm -f "$own"; exit 0; }
 rm -f "$own"
-{
-  trap : TERM
-  "$@" </dev/null 2>&1
-  echo "$?" >"$folder/status.part"
-  sync "$folder/status.part" 2>/dev/null
-  mv "$folder/status.part" "$folder/status"
-} | { head -c "$max" >"$folder/output"; cat >/dev/null; }
+mkfifo "$folder/pipe" || exit 125
+# It must outlive the command, which would die of writing to nobody.
+{ trap '' TERM; head -c "$max" >"$folder/output"; cat >/dev/null; } <"$folder/pipe" &
+exec 3>"$folder/pipe"
+rm -f "$folder/pipe"
+"$@" </dev/null >&3 2>&1 3>&-
+echo "$?" >"$folder/status.part"
+sync "$folder/status.part" 2>/dev/null
+mv "$folder/status.part" "$folder/status"
 `;
 
 export interface CommandResult {
@@ -188,7 +190,7 @@ export const endWithin = async (
   } catch (error) {
     if (signal.aborted || !late.signal.aborted) throw error;
     const result = await run.kill();
-    return { ...result, late: result.status === undefined };
+    return { ...result, late: result.status !== 0 };
   } finally {
     forget();
   }

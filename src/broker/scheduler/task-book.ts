@@ -9,9 +9,9 @@ import type { Task, TaskOrder, TaskProgress, TaskState } from './task.js';
 import { snapshotOfTask } from './task.js';
 import type { TaskStore } from './task-store.js';
 
-/** Ended tasks that are remembered; the oldest are dropped, some at a time. */
 const HISTORY_MAX = 2000;
-const HISTORY_DROPPED = 100;
+/** Of the oldest of them, at a time. */
+const HISTORY_DROPPED_SHARE = 0.05;
 
 /** What changes beside the state. */
 interface TaskChange {
@@ -28,6 +28,8 @@ interface TaskBookOptions {
   readonly log: LogSink;
   /** What a hypervisor needs once the disks are in sync, for the laxity that is shown. */
   readonly vmmTime: Millis;
+  /** Ended tasks that are remembered. */
+  readonly historyMax?: number;
 }
 
 /** Every task that is known. The one door for changes: checked, on disk before it counts, logged, told to watchers. */
@@ -36,6 +38,7 @@ export class TaskBook {
   readonly #clock: Clock;
   readonly #log: LogSink;
   readonly #vmmTime: Millis;
+  readonly #historyMax: number;
   /** In the order of submission. */
   readonly #tasks = new Map<string, Task>();
   readonly #byRequest = new Map<string, string>();
@@ -46,7 +49,8 @@ export class TaskBook {
   #ended = 0;
   #nextNumber: number;
 
-  constructor({ store, clock, log, vmmTime }: TaskBookOptions) {
+  constructor({ store, clock, log, vmmTime, historyMax = HISTORY_MAX }: TaskBookOptions) {
+    this.#historyMax = historyMax;
     this.#store = store;
     this.#clock = clock;
     this.#log = log;
@@ -216,10 +220,10 @@ export class TaskBook {
   }
 
   #dropHistory(): void {
-    if (this.#ended <= HISTORY_MAX) return;
+    if (this.#ended <= this.#historyMax) return;
     const dropped = [...this.#tasks.values()]
       .filter(({ state }) => isTaskFinal(state.kind))
-      .slice(0, HISTORY_DROPPED);
+      .slice(0, Math.ceil(this.#historyMax * HISTORY_DROPPED_SHARE));
     this.#store.remove(dropped.map(({ number }) => number));
     for (const { id, requestId } of dropped) {
       this.#tasks.delete(id);

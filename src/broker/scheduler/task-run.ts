@@ -1,4 +1,3 @@
-import type Bottleneck from 'bottleneck';
 import type { Clock } from '../../leaves/clock.js';
 import { formatDuration } from '../../leaves/duration.js';
 import type { PlainError } from '../../leaves/errors.js';
@@ -13,6 +12,7 @@ import type { HostControl } from './host-control.js';
 import { isUncertain } from './host-control.js';
 import type { HypervisorDriver, MoveJob } from './hypervisor-driver.js';
 import { Backoff, watchMigration } from './migration-watch.js';
+import type { MoveSlots } from './move-slots.js';
 import type { Task, TaskState } from './task.js';
 import type { TaskBook } from './task-book.js';
 
@@ -30,8 +30,7 @@ export interface RunEnvironment {
   readonly hosts: HostControl;
   /** By name; `none` is not among them. */
   readonly drivers: ReadonlyMap<string, HypervisorDriver>;
-  /** Bounds moves of the hypervisor that are under way, by host. */
-  readonly moves: Bottleneck.Group;
+  readonly moves: MoveSlots;
   readonly clock: Clock;
   readonly log: LogSink;
   /** The store's: makes request ids unlike those of any other scheduler. */
@@ -171,6 +170,8 @@ export class TaskRun {
     const migrationId = (state as { migrationId: string }).migrationId;
     let troubled = false;
     for await (const view of watchMigration(hosts, source, migrationId, clock, signal)) {
+      // A cancellation that was answered counts before a report that is newer.
+      signal.throwIfAborted();
       if (view.kind === 'gone') return this.#forgotten(signal);
       if (view.kind === 'unreachable') {
         if (!troubled) this.#env.book.note(this.#id, `${source} cannot be asked: ${view.error.message}`);
@@ -219,29 +220,23 @@ export class TaskRun {
     }
   }
 
-  /** Waits for a place among the moves of both hosts; the move itself is waited for in the next step. */
+  /** Waits for a place among the moves of both hosts, and moves the VM. */
   async #beginHandOver(migrationId: string, signal: AbortSignal): Promise<void> {
     const { moves, book } = this.#env;
     const { source, target, driver } = this.#task;
-    // Always in the same order, so that no two tasks wait for each other.
-    const [first, second] = source < target ? [source, target] : [target, source];
-    let waited = false;
-    const free = (host: string): boolean => moves.key(host).counts().EXECUTING < 1;
-    if (!free(first) || !free(second)) {
-      waited = true;
-      book.note(this.#id, `in sync; waits for other moves of ${first} or ${second}`);
+    const hosts = [source, target];
+    const waits = !hosts.every((host) => moves.isFree(host));
+    if (waits) book.note(this.#id, `in sync; waits for other moves of ${source} or ${target}`);
+    const release = await moves.take(hosts, signal);
+    try {
+      this.#enter(
+        { kind: 'handing-over', migrationId },
+        `in sync${waits ? ' still' : ''}: driver ${driver} moves the VM to ${target}`,
+      );
+      await this.#handOver(signal);
+    } finally {
+      release();
     }
-    const held = (): Promise<void> =>
-      moves.key(second).schedule(async () => {
-        if (signal.aborted) return;
-        this.#enter(
-          { kind: 'handing-over', migrationId },
-          `in sync${waited ? ' still' : ''}: driver ${driver} moves the VM to ${target}`,
-        );
-        await this.#handOver(signal);
-      });
-    const settled = moves.key(first).schedule(held);
-    await aborting(settled, signal);
   }
 
   async #handOver(signal: AbortSignal): Promise<void> {
@@ -264,7 +259,11 @@ export class TaskRun {
     try {
       await driver.move(this.#job(migrationId), AbortSignal.any([signal, broken.signal]));
       over.abort();
-      this.#enter({ kind: 'finishing', migrationId }, 'the driver has moved the VM', { vmMoved: true });
+      this.#enter(
+        { kind: 'finishing', migrationId },
+        `${this.#cancel.signal.aborted ? 'too late to cancel: ' : ''}the driver has moved the VM`,
+        { vmMoved: true, cancelWanted: false },
+      );
     } catch (error) {
       signal.throwIfAborted();
       if (!(error instanceof MigrateFsError)) throw error;
@@ -354,7 +353,7 @@ export class TaskRun {
       if ((await this.#driver().stop(job)) === 'moved')
         return this.#enter(
           { kind: 'finishing', migrationId: migrationId! },
-          'too late: the driver had moved the VM; finishing instead',
+          'too late to cancel: the driver had moved the VM',
           { vmMoved: true, cancelWanted: false },
         );
       try {
@@ -556,12 +555,6 @@ export class TaskRun {
 
 const generationOf = (image: object | undefined): number | undefined =>
   (image as { generation?: number } | undefined)?.generation;
-
-/** Settles like `promise`, or rejects with the reason of `signal` at once; `promise` goes on by itself. */
-const aborting = async <T>(promise: Promise<T>, signal: AbortSignal): Promise<T> => {
-  promise.catch(() => undefined);
-  return await Promise.race([promise, aborted(signal).then(() => Promise.reject(signal.reason))]);
-};
 
 /** Resolves when `signal` aborts; rejects when `end` aborts first. */
 const aborted = (signal: AbortSignal, end?: AbortSignal): Promise<void> =>

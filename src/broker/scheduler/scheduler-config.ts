@@ -1,0 +1,151 @@
+/** The configuration of the scheduler, as an operator writes it (docs/SCHEDULER.md). */
+import { ConfigFields, configError } from '../../leaves/config-fields.js';
+import type { HostPort } from '../../leaves/host-port.js';
+import { parseHostPort } from '../../leaves/host-port.js';
+import { NO_DRIVER } from '../../leaves/scheduler.js';
+import type { Millis } from '../../leaves/units.js';
+import { millis } from '../../leaves/units.js';
+import type { HotSpotsConfig } from '../hot-spots/config.js';
+import { hotSpotsConfigOf } from '../hot-spots/config.js';
+import type { PlanLimits } from '../policy/task.js';
+
+export interface DriverConfig {
+  readonly name: string;
+  readonly command: readonly string[];
+  readonly rollback?: readonly string[];
+  readonly timeout: Millis;
+}
+
+export interface SchedulerConfig {
+  readonly listen: HostPort;
+  /** Folder of the queue; relative to the configuration file where it is relative, as every file of it. */
+  readonly store: string;
+  /** Path of the topology file, or the topology itself. */
+  readonly topology: string | object;
+  readonly plan: PlanLimits;
+  readonly tasksMax: number;
+  readonly attemptsMax: number;
+  readonly movesPerHost: number;
+  readonly vmmTime: Millis;
+  readonly firstWriteWait: Millis;
+  readonly drivers: readonly DriverConfig[];
+  readonly defaultDriver: string;
+  readonly hotSpots: HotSpotsConfig;
+  readonly tlsFiles: {
+    readonly ca?: string | undefined;
+    readonly cert?: string | undefined;
+    readonly key?: string | undefined;
+  };
+  readonly insecure: boolean;
+}
+
+const LISTEN_DEFAULT = '127.0.0.1:7080';
+const [SECOND, MINUTE, DAY] = [1000, 60_000, 86_400_000];
+const ARGUMENTS_MAX = 64;
+const DRIVERS_MAX = 64;
+const DRIVER_NAME = /^[a-z][a-z0-9-]{0,31}$/;
+const TIMEOUT_DEFAULT = millis(10 * MINUTE);
+const VMM_TIME_DEFAULT = millis(10 * SECOND);
+const FIRST_WRITE_DEFAULT = millis(30 * SECOND);
+
+const whole = (fields: ConfigFields, key: string, min: number, max: number, fallback: number): number => {
+  const value = fields.number(key, min, max, fallback);
+  if (!Number.isInteger(value)) throw configError(`${fields.where}.${key}`, 'give a whole number');
+  return value;
+};
+
+const commandOf = (fields: ConfigFields, key: string): readonly string[] => {
+  const value = fields.raw(key);
+  const fits =
+    Array.isArray(value) &&
+    value.length > 0 &&
+    value.length <= ARGUMENTS_MAX &&
+    value.every((part) => typeof part === 'string' && !part.includes('\0')) &&
+    (value[0] as string).startsWith('/');
+  if (!fits)
+    throw configError(
+      `${fields.where}.${key}`,
+      `give a list of 1 to ${ARGUMENTS_MAX} texts: the program by its absolute path, and its arguments`,
+    );
+  return value as string[];
+};
+
+const driverOf = (fields: ConfigFields, name: string): DriverConfig => {
+  if (!DRIVER_NAME.test(name) || name === NO_DRIVER)
+    throw configError(
+      fields.where,
+      `'${name}' cannot be the name of a driver: lower-case letters, digits and hyphens, not '${NO_DRIVER}'`,
+    );
+  const driver = {
+    name,
+    command: commandOf(fields, 'command'),
+    ...(fields.has('rollback') && { rollback: commandOf(fields, 'rollback') }),
+    timeout: fields.duration('timeout', millis(SECOND), millis(DAY), TIMEOUT_DEFAULT),
+  };
+  fields.end();
+  return driver;
+};
+
+const driversOf = (fields: ConfigFields): readonly DriverConfig[] => {
+  const names = fields.keys();
+  if (names.length > DRIVERS_MAX) throw configError(fields.where, `give at most ${DRIVERS_MAX} drivers`);
+  return names.map((name) => driverOf(fields.object(name), name));
+};
+
+const topologyOf = (fields: ConfigFields): string | object => {
+  const value = fields.raw('topology');
+  if (typeof value === 'string' && value !== '') return value;
+  if (typeof value === 'object' && value !== null) return value;
+  throw configError(`${fields.where}.topology`, 'give the path of the topology file, or the topology itself');
+};
+
+const limitsOf = (
+  fields: ConfigFields,
+): Pick<
+  SchedulerConfig,
+  'plan' | 'tasksMax' | 'attemptsMax' | 'movesPerHost' | 'vmmTime' | 'firstWriteWait'
+> => {
+  const limits = {
+    plan: {
+      perHost: whole(fields, 'per-host', 1, 32, 2),
+      perLink: whole(fields, 'per-link', 1, 256, 4),
+      share: fields.number('share', 0.01, 1, 0.8),
+    },
+    tasksMax: whole(fields, 'tasks', 1, 100_000, 10_000),
+    attemptsMax: whole(fields, 'attempts', 1, 100, 3),
+    movesPerHost: whole(fields, 'moves-per-host', 1, 32, 1),
+    vmmTime: fields.duration('vmm-time', millis(0), millis(DAY), VMM_TIME_DEFAULT),
+    firstWriteWait: fields.duration('first-write-wait', millis(0), millis(DAY), FIRST_WRITE_DEFAULT),
+  };
+  fields.end();
+  return limits;
+};
+
+/** Reads the value of a JSON configuration. INVALID_ARGUMENT names the place and what is accepted. */
+export const schedulerConfigOf = (value: unknown): SchedulerConfig => {
+  const fields = new ConfigFields('scheduler', value);
+  const tls = fields.object('tls');
+  const drivers = driversOf(fields.object('drivers'));
+  const defaultDriver = fields.optionalText('default-driver') ?? NO_DRIVER;
+  if (defaultDriver !== NO_DRIVER && !drivers.some(({ name }) => name === defaultDriver))
+    throw configError(`${fields.where}.default-driver`, `there is no driver '${defaultDriver}'`);
+  const config = {
+    listen: parseHostPort(fields.optionalText('listen') ?? LISTEN_DEFAULT),
+    store: fields.text('store'),
+    topology: topologyOf(fields),
+    ...limitsOf(fields.object('limits')),
+    drivers,
+    defaultDriver,
+    // The interfaces of the scheduler's host say nothing about those that migrations use.
+    hotSpots: hotSpotsConfigOf(fields.raw('hot-spots') ?? {}, false),
+    tlsFiles: {
+      ca: tls.optionalText('ca'),
+      cert: tls.optionalText('cert'),
+      key: tls.optionalText('key'),
+    },
+    insecure: fields.flag('insecure', false),
+  };
+  tls.end();
+  fields.end();
+  return config;
+};

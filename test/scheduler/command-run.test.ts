@@ -1,0 +1,166 @@
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { existsSync, readFileSync, statSync } from 'node:fs';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import t from 'tap';
+import { CommandRun, endWithin } from '../../src/broker/scheduler/command-run.js';
+import { ExecDriver } from '../../src/broker/scheduler/exec-driver.js';
+import type { MoveJob } from '../../src/broker/scheduler/hypervisor-driver.js';
+import { systemClock } from '../../src/leaves/clock.js';
+import { millis } from '../../src/leaves/units.js';
+import { unwatched } from '../support/run.js';
+import { guardProcess, releaseProcess, scratchDir } from '../support/scratch.js';
+import { waitFor } from '../support/wait-for.js';
+
+const STARTER = fileURLToPath(new URL('../support/run-starter-process.js', import.meta.url));
+const sh = (script: string): string[] => ['/bin/sh', '-c', script];
+const env = { PATH: process.env['PATH'] };
+const never = new AbortController().signal;
+
+const job: MoveJob = {
+  task: 't1',
+  attempt: 2,
+  vm: 'vm1',
+  images: ['vm1/a b.raw', 'vm1/c.raw'],
+  source: 'a',
+  target: 'b',
+  migrationId: 'm1',
+};
+
+const linesOf = (file: string): number =>
+  existsSync(file) ? readFileSync(file, 'utf8').split('\n').length - 1 : 0;
+
+t.test('started by many at once it runs once, and everybody gets its status', async (t) => {
+  const folder = scratchDir(t, 'run');
+  const file = join(folder, 'count');
+  const runs = Array.from({ length: 8 }, () => new CommandRun(join(folder, 'run'), systemClock));
+  await Promise.all(runs.map((run) => run.start(sh(`echo x >>"${file}"; sleep 0.2; exit 7`), env)));
+  const results = await Promise.all(runs.map((run) => run.end()));
+  t.same(
+    results.map(({ status }) => status),
+    Array.from({ length: 8 }, () => 7),
+  );
+  t.equal(linesOf(file), 1);
+});
+
+t.test('its starter is killed: it goes on, and the next one finds its result', async (t) => {
+  const folder = scratchDir(t, 'run');
+  const file = join(folder, 'count');
+  const command = sh(`echo x >>"${file}"; sleep 0.5; echo x >>"${file}"`);
+  const child = spawn(...unwatched(process.execPath, [STARTER, join(folder, 'run'), ...command]), {
+    stdio: ['ignore', 'pipe', 'inherit'],
+  });
+  guardProcess(child.pid!);
+  await once(child.stdout, 'data');
+  child.kill('SIGKILL');
+  await once(child, 'close');
+  releaseProcess(child.pid!);
+  const run = new CommandRun(join(folder, 'run'), systemClock);
+  await run.start(command, env);
+  t.same(await run.end(), { status: 0 });
+  t.equal(linesOf(file), 2, 'begun once, ended once');
+});
+
+t.test('killed with all that it started; a run that has not begun never will', async (t) => {
+  const folder = scratchDir(t, 'run');
+  const pidFile = join(folder, 'pid');
+  const run = new CommandRun(join(folder, 'run'), systemClock);
+  await run.start(sh(`sleep 300 & echo $! >"${pidFile}"; wait`), env);
+  await waitFor(() => linesOf(pidFile) === 1, 'it runs');
+  t.same(await run.kill(), { status: 143 });
+  const pid = Number(readFileSync(pidFile, 'utf8'));
+  await waitFor(
+    () => !existsSync(`/proc/${pid}`) || / Z /.test(readFileSync(`/proc/${pid}/stat`, 'utf8')),
+    'it is gone',
+  );
+
+  const late = new CommandRun(join(folder, 'late'), systemClock);
+  await late.kill();
+  const file = join(folder, 'count');
+  await late.start(sh(`echo x >>"${file}"`), env);
+  t.same(await late.end(), { status: undefined });
+  t.equal(linesOf(file), 0);
+});
+
+t.test('a command that has just succeeded is not undone by the kill', async (t) => {
+  const folder = scratchDir(t, 'run');
+  const run = new CommandRun(join(folder, 'run'), systemClock);
+  await run.start(
+    sh('trap "exit 0" TERM; echo ready >"$0/ready"; while :; do sleep 0.05; done'.replaceAll('$0', folder)),
+    env,
+  );
+  await waitFor(() => existsSync(join(folder, 'ready')), 'it runs');
+  t.same(await run.kill(), { status: 0 }, 'its own word counts');
+});
+
+t.test('its output is bounded, and does not stop it', async (t) => {
+  const folder = scratchDir(t, 'run');
+  const run = new CommandRun(join(folder, 'run'), systemClock);
+  await run.start(sh('head -c 3000000 /dev/zero; exit 5'), env);
+  t.same(await run.end(), { status: 5 });
+  await waitFor(() => statSync(run.outputFile).size === 65_536, 'what it printed first is kept');
+});
+
+t.test('it ends when it takes too long; waiting can be given up without ending it', async (t) => {
+  const folder = scratchDir(t, 'run');
+  const run = new CommandRun(join(folder, 'run'), systemClock);
+  await run.start(sh('sleep 300'), env);
+  await waitFor(() => run.begun, 'it runs');
+  const stop = new AbortController();
+  const waiting = run.end(stop.signal);
+  stop.abort(new Error('enough'));
+  await t.rejects(waiting, { message: 'enough' });
+  const { late, status } = await endWithin(run, systemClock, millis(200), never);
+  t.equal(late, true);
+  t.equal(status, 143, 'its status is known, of SIGTERM');
+});
+
+t.test('the driver tells its command what to move, and says why it failed', async (t) => {
+  const folder = scratchDir(t, 'driver');
+  const seen = join(folder, 'seen');
+  const options = { timeout: millis(10_000), folder: join(folder, 'runs'), clock: systemClock, env };
+  const good = new ExecDriver({
+    ...options,
+    command: sh(`env | grep ^MIGRATEFS | sort >"${seen}"; echo "images $MIGRATEFS_IMAGES" >>"${seen}"`),
+  });
+  await good.move(job, never);
+  t.same(readFileSync(seen, 'utf8').split('\n').filter(Boolean), [
+    'MIGRATEFS_ATTEMPT=2',
+    'MIGRATEFS_DEADLINE=',
+    'MIGRATEFS_IMAGES=vm1/a b.raw',
+    'MIGRATEFS_MIGRATION=m1',
+    'MIGRATEFS_SOURCE=a',
+    'MIGRATEFS_TARGET=b',
+    'MIGRATEFS_TASK=t1',
+    'MIGRATEFS_VM=vm1',
+    'images vm1/a b.raw',
+    'vm1/c.raw',
+  ]);
+  t.equal(await good.stop(job), 'moved', 'remembered');
+  const back = join(folder, 'back');
+  const bad = new ExecDriver({
+    ...options,
+    folder: join(folder, 'bad'),
+    command: sh('echo connecting; echo "no such domain" >&2; exit 3'),
+    rollback: sh(`echo x >>"${back}"`),
+  });
+  const output = join(folder, 'bad', 't1', 'move-2', 'output');
+  await t.rejects(bad.move(job, never), {
+    code: 'ABORTED',
+    message: `the driver ended with status 3 (no such domain): see ${output}`,
+  });
+  t.equal(await bad.stop(job), 'not-moved');
+  await bad.rollBack(job, never);
+  await bad.rollBack(job, never);
+  t.equal(linesOf(back), 1, 'rolled back once');
+  const slow = new ExecDriver({
+    ...options,
+    timeout: millis(300),
+    folder: join(folder, 'slow'),
+    command: sh('sleep 300'),
+  });
+  await t.rejects(slow.move(job, never), { code: 'DEADLINE_EXCEEDED', message: /took longer than 300 ms/ });
+  bad.forget('t1');
+  t.notOk(existsSync(join(folder, 'bad', 't1')));
+});

@@ -1,0 +1,225 @@
+import t from 'tap';
+import { millis } from '../../src/leaves/units.js';
+import { BEGIN, SchedulerWorld } from '../support/scheduler-world.js';
+
+const FAILURE = { code: 'RESOURCE_EXHAUSTED', message: 'the disk of b is full' } as const;
+
+t.test('a VM is moved once its disks are in sync, and its first write closes the task', async (t) => {
+  const world = await SchedulerWorld.open(t);
+  const { id } = await world.submit();
+  await world.untilState(id, 'copying');
+  t.match(world.hosts.starts, [{ images: ['vm1.raw'], target: 'b', cutover: 'on-first-write', danger: 3 }]);
+  t.equal(world.driver.begun, 0, 'not before it is in sync');
+  world.hosts.set('m1', 'mirroring');
+  await world.untilState(id, 'handing-over');
+  world.driver.end(id, 'moved');
+  await world.untilState(id, 'finishing');
+  world.hosts.set('m1', 'completed');
+  await world.untilState(id, 'done');
+  t.same(world.states(id), ['waiting', 'starting', 'copying', 'handing-over', 'finishing', 'done']);
+  t.same(world.hosts.cutovers, [], 'the VM did it');
+  t.equal(world.driver.begun, 1);
+});
+
+t.test('a VM that does not write is handed its images after the wait for it', async (t) => {
+  const world = await SchedulerWorld.open(t);
+  const { id } = await world.submit();
+  await world.untilState(id, 'copying');
+  world.hosts.set('m1', 'mirroring');
+  await world.untilState(id, 'handing-over');
+  world.driver.end(id, 'moved');
+  await world.untilState(id, 'done');
+  t.same(world.hosts.cutovers, ['m1']);
+  const at = (state: string): number =>
+    world.scheduler.decisions(id).find((decision) => decision.state === state)!.at;
+  t.ok(at('done') - at('finishing') >= 5000, 'not before');
+});
+
+t.test('without a driver the images are handed over as soon as they are in sync', async (t) => {
+  const world = await SchedulerWorld.open(t);
+  const { id } = await world.submit({ driver: 'none' });
+  await world.untilState(id, 'copying');
+  t.match(world.hosts.starts, [{ cutover: 'explicit' }]);
+  world.hosts.set('m1', 'mirroring');
+  await world.untilState(id, 'done');
+  t.same(world.hosts.cutovers, ['m1']);
+  t.equal(world.driver.begun, 0);
+});
+
+t.test('a driver that fails is rolled back, and the migration is cancelled', async (t) => {
+  const world = await SchedulerWorld.open(t);
+  const { id } = await world.submit();
+  await world.untilState(id, 'copying');
+  world.hosts.set('m1', 'mirroring');
+  await world.untilState(id, 'handing-over');
+  world.driver.end(id, 'failed');
+  const task = await world.untilState(id, 'failed');
+  t.match(task.error, { code: 'ABORTED', message: /status 3/ });
+  t.equal(world.driver.rollbacks, 1);
+  t.equal(world.hosts.find('m1').snapshot.state, 'cancelled');
+  t.equal(world.hosts.starts.length, 1, 'a VM is not moved twice');
+});
+
+t.test('a rollback that fails is said in the error', async (t) => {
+  const world = await SchedulerWorld.open(t);
+  const { MigrateFsError } = await import('../../src/leaves/errors.js');
+  world.driver.rollbackError = new MigrateFsError('ABORTED', 'the rollback command ended with status 9');
+  const { id } = await world.submit();
+  await world.untilState(id, 'copying');
+  world.hosts.set('m1', 'mirroring');
+  await world.untilState(id, 'handing-over');
+  world.driver.end(id, 'failed');
+  const task = await world.untilState(id, 'failed');
+  t.match(task.error?.message, /status 3; the rollback command ended with status 9$/);
+});
+
+t.test('a migration that fails is tried again, with pauses, three times', async (t) => {
+  const world = await SchedulerWorld.open(t);
+  const { id } = await world.submit();
+  const times: number[] = [];
+  for (const migration of ['m1', 'm2', 'm3']) {
+    await world.untilState(id, 'copying');
+    times.push(world.clock.now());
+    world.hosts.set(migration, 'failed', { error: FAILURE });
+    await world.until(() => world.scheduler.get(id).state !== 'copying', 'it is noticed');
+  }
+  const task = world.scheduler.get(id);
+  t.match(task, { state: 'failed', attempt: 3, error: { code: 'RESOURCE_EXHAUSTED' } });
+  t.match(task.error?.message, 'the disk of b is full (attempt 3)');
+  t.ok(times[1]! - times[0]! >= 2000 && times[2]! - times[1]! >= 4000, `${times}`);
+  const requests = world.hosts.starts.map(({ requestId }) => requestId);
+  t.equal(new Set(requests).size, 3, 'each attempt is one of its own');
+});
+
+t.test('what no attempt would change is not tried again', async (t) => {
+  const world = await SchedulerWorld.open(t);
+  world.hosts.fail('a', 'start', 'ALREADY_EXISTS');
+  const { id } = await world.submit();
+  const task = await world.untilState(id, 'failed');
+  t.match(task, { attempt: 1, error: { code: 'ALREADY_EXISTS' } });
+});
+
+t.test('a start without an answer is repeated as the same request', async (t) => {
+  const world = await SchedulerWorld.open(t);
+  world.hosts.fail('a', 'start', 'DEADLINE_EXCEEDED', 1, true);
+  const { id } = await world.submit();
+  const task = await world.untilState(id, 'copying');
+  t.equal(task.attempt, 1);
+  t.equal(world.hosts.starts.length, 2);
+  t.equal(world.hosts.starts[0]!.requestId, world.hosts.starts[1]!.requestId);
+  t.equal(world.hosts.migrations.length, 1);
+});
+
+t.test('a source daemon that was restarted gets a second attempt', async (t) => {
+  const world = await SchedulerWorld.open(t);
+  const { id } = await world.submit();
+  await world.untilState(id, 'copying');
+  world.hosts.forget('a');
+  await world.until(() => world.scheduler.get(id).attempt === 2, 'a second attempt');
+  await world.untilState(id, 'copying');
+  t.equal(world.hosts.migrations.length, 1);
+  t.match(world.texts(id).join('\n'), /attempt 1 of 3 failed: a does not know the migration any more/);
+});
+
+t.test('a migration that the source forgot after the target took the images over is done', async (t) => {
+  const world = await SchedulerWorld.open(t);
+  const { id } = await world.submit();
+  await world.untilState(id, 'copying');
+  world.hosts.set('m1', 'mirroring');
+  await world.untilState(id, 'handing-over');
+  world.driver.end(id, 'moved');
+  await world.untilState(id, 'finishing');
+  world.hosts.unreachable('a', true);
+  world.hosts.set('m1', 'completed');
+  world.hosts.forget('a');
+  world.hosts.unreachable('a', false);
+  await world.untilState(id, 'done');
+  t.equal(world.hosts.starts.length, 1);
+});
+
+t.test(
+  'after the VM has moved, disks that were lost on the way are copied again without the driver',
+  async (t) => {
+    const world = await SchedulerWorld.open(t);
+    const { id } = await world.submit();
+    await world.untilState(id, 'copying');
+    world.hosts.set('m1', 'mirroring');
+    await world.untilState(id, 'handing-over');
+    world.driver.end(id, 'moved');
+    await world.untilState(id, 'finishing');
+    world.hosts.forget('a');
+    await world.until(() => world.hosts.migrations.length === 1, 'a second migration');
+    await world.untilState(id, 'copying');
+    world.hosts.set('m2', 'mirroring');
+    await world.untilState(id, 'done');
+    t.equal(world.driver.begun, 1, 'the VM was moved once');
+  },
+);
+
+t.test('a daemon that cannot be reached is asked again, and the task says so', async (t) => {
+  const world = await SchedulerWorld.open(t);
+  const { id } = await world.submit();
+  await world.untilState(id, 'copying');
+  world.hosts.unreachable('a', true);
+  await world.until(() => /cannot be asked/.test(world.scheduler.get(id).reason), 'it is noted');
+  world.hosts.unreachable('a', false);
+  await world.until(() => /answers again/.test(world.scheduler.get(id).reason), 'it is noted');
+  world.hosts.set('m1', 'mirroring');
+  await world.untilState(id, 'handing-over');
+  t.equal(world.hosts.starts.length, 1);
+});
+
+t.test('a migration that an operator cancels ends the task', async (t) => {
+  const world = await SchedulerWorld.open(t);
+  const { id } = await world.submit();
+  await world.untilState(id, 'copying');
+  world.hosts.set('m1', 'cancelled');
+  const task = await world.untilState(id, 'failed');
+  t.match(task.error, { code: 'CANCELLED', message: /cancelled at a/ });
+});
+
+t.test('a migration that fails while the driver runs ends the driver and is rolled back', async (t) => {
+  const world = await SchedulerWorld.open(t);
+  const { id } = await world.submit();
+  await world.untilState(id, 'copying');
+  world.hosts.set('m1', 'mirroring');
+  await world.untilState(id, 'handing-over');
+  world.hosts.set('m1', 'failed', { error: FAILURE });
+  const task = await world.untilState(id, 'failed');
+  t.match(task.error?.message, /ended while the VM was being moved: the disk of b is full/);
+  t.equal([...world.driver.moves.values()][0]!.state, 'stopped');
+  t.equal(world.driver.rollbacks, 1);
+});
+
+t.test('one move at a time of a host; the next waits in sync', async (t) => {
+  const world = await SchedulerWorld.open(t);
+  const first = await world.submit();
+  const second = await world.submit({ vm: 'vm2', images: ['vm2.raw'] });
+  await world.untilState(first.id, 'copying');
+  await world.untilState(second.id, 'copying');
+  world.hosts.set(world.hosts.of('vm1.raw').snapshot.id, 'mirroring');
+  await world.untilState(first.id, 'handing-over');
+  world.hosts.set(world.hosts.of('vm2.raw').snapshot.id, 'mirroring');
+  await world.until(() => /waits for other moves/.test(world.scheduler.get(second.id).reason), 'it waits');
+  t.equal(world.driver.begun, 1);
+  world.driver.end(first.id, 'moved');
+  await world.untilState(second.id, 'handing-over');
+  t.equal(world.driver.begun, 2);
+});
+
+t.test('a deadline that passes before the start fails the task with why it waited', async (t) => {
+  const world = await SchedulerWorld.open(t);
+  const first = await world.submit({ driver: 'none' });
+  const second = await world.submit({ vm: 'vm2', images: ['vm2.raw'], driver: 'none' });
+  await world.untilState(first.id, 'copying');
+  await world.untilState(second.id, 'copying');
+  // Both places of the host are taken, and stay so.
+  const third = await world.submit({
+    vm: 'vm3',
+    images: ['vm3.raw'],
+    deadline: millis(BEGIN + 120_000),
+  });
+  const task = await world.untilState(third.id, 'failed');
+  t.match(task.error, { code: 'DEADLINE_EXCEEDED', message: /^its deadline passed before it could start: / });
+  t.ok(world.clock.wall() >= BEGIN + 120_000);
+});

@@ -1,0 +1,128 @@
+import t from 'tap';
+import { generation, millis } from '../../src/leaves/units.js';
+import { BEGIN, SchedulerWorld } from '../support/scheduler-world.js';
+
+t.test('refusals name what is wrong, with numbers', async (t) => {
+  const world = await SchedulerWorld.open(t, { tasksMax: 2 });
+  const refused = (
+    request: Parameters<SchedulerWorld['submit']>[0],
+    code: string,
+    message: RegExp | string,
+  ) => t.rejects(world.submit(request), { code, message });
+  await refused({ target: 'z' }, 'INVALID_ARGUMENT', /target host: .*'z'/);
+  await refused({ target: 'a' }, 'INVALID_ARGUMENT', /same host, 'a'/);
+  await refused({ driver: 'xen' }, 'INVALID_ARGUMENT', /no driver 'xen'; there are none, fake/);
+  await refused({ deadline: millis(BEGIN - 60_000) }, 'INVALID_ARGUMENT', /is 1m in the past/);
+  await refused(
+    { deadline: millis(BEGIN + 1000), notBefore: millis(BEGIN + 1000) },
+    'INVALID_ARGUMENT',
+    /leaves no time/,
+  );
+  await refused({ danger: 4, warning: 3 }, 'INVALID_ARGUMENT', /warning ratio 3 is below the danger ratio 4/);
+  await refused({ images: ['gone.raw'] }, 'NOT_FOUND', /a: no image gone.raw/);
+  world.hosts.put('a', 'busy.raw', { migrationId: 'm77' });
+  await refused({ images: ['busy.raw'] }, 'FAILED_PRECONDITION', /migrating already: migration m77/);
+  world.hosts.put('a', 'moved.raw', { role: 'fenced', peer: 'b:7071', generation: generation(1) });
+  await refused({ images: ['moved.raw'] }, 'FAILED_PRECONDITION', /was moved from a: b:7071 owns it/);
+  // 10 MB at 0.8 of 1 Gbit/s take 100 ms, and the VM a second.
+  await refused(
+    { deadline: millis(BEGIN + 1050) },
+    'FAILED_PRECONDITION',
+    /10\.0 MB at 100 MB\/s .* too late/,
+  );
+  world.hosts.unreachable('a', true);
+  await refused({}, 'UNAVAILABLE', /cannot reach a/);
+  world.hosts.unreachable('a', false);
+  const { id } = await world.submit();
+  await refused({ vm: 'other' }, 'FAILED_PRECONDITION', new RegExp(`belongs to task ${id} already`));
+  await world.submit({ vm: 'vm2', images: ['vm2.raw'] });
+  await refused({ vm: 'vm3', images: ['vm3.raw'] }, 'RESOURCE_EXHAUSTED', /^2 tasks are in the queue/);
+  t.equal(world.scheduler.list({ states: [], limit: 10 }).tasks.length, 2);
+});
+
+t.test('who insists is taken, flagged, and started after its deadline if need be', async (t) => {
+  const world = await SchedulerWorld.open(t);
+  const task = await world.submit({ deadline: millis(BEGIN + 1050), insist: true });
+  t.equal(task.late, true);
+  t.match(task.admission, /too late/);
+  await world.untilState(task.id, 'copying');
+});
+
+t.test('the same request id makes one task, also after a restart and at the same time', async (t) => {
+  const world = await SchedulerWorld.open(t);
+  const request = { requestId: 'r1' };
+  const [first, second] = await Promise.all([world.submit(request), world.submit(request)]);
+  t.equal(first.id, second.id);
+  await world.restart();
+  t.equal((await world.submit(request)).id, first.id);
+  await t.rejects(world.submit({ ...request, vm: 'other' }), { code: 'ALREADY_EXISTS', message: /task t1/ });
+  t.equal(world.scheduler.list({ states: [], limit: 10 }).tasks.length, 1);
+});
+
+t.test('an image that two ask for at the same time gets one task', async (t) => {
+  const world = await SchedulerWorld.open(t);
+  const results = await Promise.allSettled([world.submit(), world.submit({ vm: 'other' })]);
+  t.same(results.map(({ status }) => status).sort(), ['fulfilled', 'rejected']);
+});
+
+t.test('a hot path postpones while the laxity allows it, and the reason says how long', async (t) => {
+  const world = await SchedulerWorld.open(t);
+  const hot = {
+    link: 'link-b',
+    at: millis(BEGIN),
+    saturated: true,
+    hot: true,
+    rate: 120e6,
+    capacity: 125e6 as never,
+    source: 'prometheus query tor',
+  };
+  world.hotSpots.set([hot]);
+  const { id } = await world.submit({ deadline: millis(BEGIN + 600_000) });
+  await world.until(() => /link-b is hot/.test(world.scheduler.get(id).reason), 'it is postponed');
+  await world.clock.advance(120_000);
+  t.equal(world.scheduler.get(id).state, 'waiting');
+  const notes = world.texts(id).filter((text) => /link-b is hot/.test(text));
+  t.match(
+    notes[0],
+    /120 MB\/s of 125 MB\/s, prometheus query tor\), waits until 12:0\d:\d\dZ at the latest; laxity \d+\.\d/,
+  );
+  t.ok(notes.length <= 4, `recorded when it changes, not at each plan: ${notes.length} times in two minutes`);
+  world.hotSpots.set([{ ...hot, saturated: false, hot: false }]);
+  await world.untilState(id, 'copying');
+});
+
+t.test(
+  'brokers are told their paths and whom they share them with, and what they decide is recorded',
+  async (t) => {
+    const world = await SchedulerWorld.open(t);
+    const first = await world.submit();
+    const second = await world.submit({ vm: 'vm2', images: ['vm2.raw'], target: 'c' });
+    await world.untilState(first.id, 'copying');
+    await world.untilState(second.id, 'copying');
+    const { snapshot } = world.hosts.of('vm1.raw');
+    const other = world.hosts.of('vm2.raw').snapshot.id;
+    await world.until(() => world.hosts.paths.get(snapshot.id)?.[0]?.sharers.length === 1, 'it is told');
+    t.match(world.hosts.paths.get(snapshot.id), [
+      { link: 'link-a', sharers: [{ server: 'a:7070', migrationId: other }] },
+      { link: 'link-b', sharers: [] },
+    ]);
+    const broker = {
+      migrationId: snapshot.id,
+      zone: 'calm',
+      netLimit: 41e6,
+      diskLimit: Number.POSITIVE_INFINITY,
+      hotLinks: ['link-b'],
+      askedBy: [],
+      reason: 'reduced to 41 MB/s: link-b hot, laxity 4.2',
+      decisions: 3,
+    };
+    world.hosts.brokers.set(snapshot.id, broker as never);
+    const noted = (): number =>
+      world.texts(first.id).filter((text) => /^broker: reduced to 41/.test(text)).length;
+    await world.until(() => noted() > 0, 'it is recorded');
+    await world.clock.advance(60_000);
+    t.equal(noted(), 1, 'once');
+    world.hosts.set(other, 'cancelled');
+    await world.until(() => world.hosts.paths.get(snapshot.id)?.[0]?.sharers.length === 0, 'it is told');
+  },
+);
