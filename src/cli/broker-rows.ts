@@ -33,9 +33,11 @@ const linkWords = ({ link, capacity, sharers }: PathLink): string => {
 };
 
 const zoneWords = ({ zone, ratio, terms }: BrokerSnapshot): string => {
-  const thresholds = `danger below ${terms.danger}, warning at ${terms.warning}`;
+  const thresholds = terms.important
+    ? `important: danger at ${terms.warning}`
+    : `danger below ${terms.danger}, warning at ${terms.warning}`;
   const laxity = ratio === undefined ? 'laxity unknown' : `laxity ${ratio.toFixed(1)}`;
-  return `${zone}, ${laxity} (${thresholds}${terms.important ? ', important' : ''})`;
+  return `${zone}, ${laxity} (${thresholds})`;
 };
 
 type Row = readonly [string, string];

@@ -78,7 +78,7 @@ t.test('status ID shows the broker, whose limits hold, and why', async (t) => {
     stdout,
     /^limits +network 41\.5 MB\/s \(broker; operator 50\.0 MB\/s\), disk 1\.0 MB\/s \(operator\)$/m,
   );
-  t.match(stdout, /^broker +warning, laxity 2\.3 \(danger below 2, warning at 2\.5, important\)$/m);
+  t.match(stdout, /^broker +warning, laxity 2\.3 \(important: danger at 2\.5\)$/m);
   t.match(
     stdout,
     /^decided +reduced to 41\.5 MB\/s: tor3 hot, laxity 2\.3 \(.* ago, decision 17, every 4\.0 s\)$/m,
