@@ -86,7 +86,7 @@ t.test('what waited is sent as the image is by then', async (t) => {
 });
 
 t.test('of what was cut off meanwhile only what is left is sent', async (t) => {
-  const { sender, sent, image, waiting, limit } = setUp(100 * LENGTH);
+  const { sender, sent, image, waiting, limit } = setUp(2 * LENGTH);
   limit.on = true;
   const outcomes: string[] = [];
   sender.send(0, Buffer.alloc(LENGTH, 7), (outcome) => void outcomes.push(outcome));
@@ -99,6 +99,14 @@ t.test('of what was cut off meanwhile only what is left is sent', async (t) => {
     sent.map(({ change }) => change.payload.length),
     [1000],
   );
+  sent[0]!.settled('acked');
+  limit.on = false;
+  for (let i = 0; i < 2; i++)
+    t.equal(
+      sender.send(0, Buffer.alloc(LENGTH), () => {}),
+      undefined,
+      'the window is whole again',
+    );
 });
 
 t.test('nothing waits behind a fence, and what is given up is lost', async (t) => {
