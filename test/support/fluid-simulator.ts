@@ -6,8 +6,8 @@ import { decide } from '../../src/broker/policy/decide.js';
 import type { Congestion, Decision } from '../../src/broker/policy/decision.js';
 import type { BrokerTerms } from '../../src/leaves/broker.js';
 import type { MigrationState } from '../../src/leaves/migration.js';
-import type { TransferLoad } from '../../src/leaves/time-left.js';
-import { bytes, millis, UNLIMITED } from '../../src/leaves/units.js';
+import { millis, UNLIMITED } from '../../src/leaves/units.js';
+import { FluidCopy } from './fluid-copy.js';
 import type { Flow } from './fluid-link.js';
 import { sharedRates } from './fluid-link.js';
 
@@ -21,7 +21,9 @@ export interface FluidMigration {
   readonly terms: BrokerTerms;
   /** Between two decisions; absent: no broker. */
   readonly period?: number;
-  /** What the guest would write at a time, to random places that it seldom writes twice. */
+  /** Its part in the contest for a full link, 1 where absent: TCP is not always fair. */
+  readonly weight?: (at: number) => number;
+  /** What the guest would write at a time, at random all over the image. */
   readonly writes?: (at: number) => number;
 }
 
@@ -55,10 +57,6 @@ export interface FluidOutcome {
 }
 
 const TICK = 0.25;
-/** As in the replica: what happened this long ago counts 1/e. */
-const SMOOTHING = 2;
-/** In sync when less than this part of the image is left. */
-const IN_SYNC = 1 / 4096;
 const SATURATED_FROM = 0.95;
 const SATURATED_UNTIL = 0.85;
 /** A saturated link is hot when others than migrations have at least this part of it. */
@@ -67,35 +65,25 @@ const OTHERS_PART = 0.1;
 const REQUEST_PERIODS = 2;
 
 class Running {
-  state: MigrationState = 'bulk-copy';
-  left: number;
-  written = 0;
-  netRate = 0;
-  dirtyRate = 0;
-  writeRate = 0;
+  readonly copy: FluidCopy;
   nextDecision: number;
   syncedAt: number | undefined;
+  completed = false;
   decision: Decision | undefined;
   /** Until when a request counts, by who asks. */
   readonly asked = new Map<string, number>();
 
   constructor(readonly subject: FluidMigration) {
-    this.left = subject.size;
+    this.copy = new FluidCopy(subject.size);
     this.nextDecision =
       subject.period === undefined ? Number.POSITIVE_INFINITY : subject.startsAt + subject.period;
   }
 
-  get load(): TransferLoad {
-    return {
-      left: bytes(Math.round(this.left)),
-      allocated: bytes(this.subject.size),
-      netRate: this.netRate,
-      dirtyRate: this.dirtyRate,
-      writeRate: this.writeRate,
-      netDeviation: 0,
-      dirtyDeviation: 0,
-      converging: this.state === 'mirroring',
-    };
+  get state(): MigrationState {
+    if (this.completed) return 'completed';
+    const { phase } = this.copy;
+    if (phase === 'in-sync') return 'mirroring';
+    return phase === 'converging' ? 'dirty-resend' : phase;
   }
 
   writes(at: number): number {
@@ -103,31 +91,16 @@ class Running {
   }
 
   flow(at: number): Flow {
-    const wanted = this.state === 'mirroring' ? this.writes(at) : Number.MAX_VALUE;
-    const { id, links } = this.subject;
-    return { id, links, wanted: Math.min(wanted, this.decision?.netLimit ?? UNLIMITED), weight: 1 };
+    const { id, links, weight } = this.subject;
+    const wanted = Math.min(this.copy.wanted(this.writes(at)), this.decision?.netLimit ?? UNLIMITED);
+    return { id, links, wanted, weight: weight?.(at) ?? 1 };
   }
 
   advance(at: number, rate: number): void {
-    const { size, startsAt, terms } = this.subject;
-    const writes = this.writes(at);
-    // Only a clean block can become dirty.
-    const dirty = this.state === 'mirroring' ? 0 : writes * (1 - this.left / size);
-    // Divided by what was really seen, as the replica's meter does.
-    const seen = 1 - Math.exp(-(at + TICK - startsAt) / SMOOTHING);
-    const weight = (1 - Math.exp(-TICK / SMOOTHING)) / seen;
-    this.netRate += weight * (rate - this.netRate);
-    this.dirtyRate += weight * (dirty - this.dirtyRate);
-    this.writeRate += weight * (writes - this.writeRate);
-    if (this.state === 'mirroring') {
-      if (at - this.syncedAt! >= terms.vmmTime / 1000) this.state = 'completed';
-      return;
-    }
-    this.left = Math.min(Math.max(0, this.left + (dirty - rate) * TICK), size);
-    if (this.left > size * IN_SYNC) return;
-    this.left = 0;
-    this.state = 'mirroring';
-    this.syncedAt = at;
+    this.copy.advance(TICK, rate, this.writes(at));
+    if (this.copy.phase !== 'in-sync') return;
+    this.syncedAt ??= at;
+    this.completed = at - this.syncedAt >= this.subject.terms.vmmTime / 1000;
   }
 }
 
@@ -173,18 +146,18 @@ export const simulate = (scenario: FluidScenario): FluidOutcome => {
   const samples: FluidSample[] = [];
   const finished = new Map<string, number>();
   for (let at = 0; at < scenario.endsAt; at += TICK) {
-    const running = all.filter(({ subject, state }) => subject.startsAt <= at && state !== 'completed');
+    const running = all.filter(({ subject, completed }) => subject.startsAt <= at && !completed);
     const others = (scenario.others ?? []).map((other) => ({ ...other, wanted: other.wanted(at) }));
     const flows = [...running.map((one) => one.flow(at)), ...others];
     const rates = sharedRates(flows, scenario.capacities);
     for (const one of running) {
       const { id } = one.subject;
       one.advance(at, rates.get(id)!);
-      if (one.state === 'completed') finished.set(id, at);
+      if (one.completed) finished.set(id, at);
     }
     links.see(flows, rates, own, scenario.capacities);
     for (const one of running) {
-      if (at >= one.nextDecision && one.state !== 'completed') decideFor(one, running, links, at);
+      if (at >= one.nextDecision && !one.completed) decideFor(one, running, links, at);
     }
     for (const { id } of flows) {
       const one = running.find(({ subject }) => subject.id === id);
@@ -193,7 +166,7 @@ export const simulate = (scenario: FluidScenario): FluidOutcome => {
         id,
         rate: rates.get(id)!,
         writes: one?.writes(at) ?? 0,
-        left: one?.left ?? 0,
+        left: one?.copy.left ?? 0,
         ...(one?.decision ? { decision: one.decision } : {}),
       });
     }
@@ -217,7 +190,7 @@ const decideFor = (one: Running, running: readonly Running[], links: LinkStates,
         ? {}
         : { deadline: millis((subject.startsAt + subject.deadline) * 1000) }),
     },
-    { at: millis(at * 1000), state: one.state, load: one.load },
+    { at: millis(at * 1000), state: one.state, load: one.copy.load },
     congestion,
     one.decision,
   );

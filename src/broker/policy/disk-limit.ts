@@ -11,6 +11,11 @@ import { isCopying } from './laxity.js';
 export const DISK_MARGIN = 0.1;
 /** And less than this: the margin melts as the end comes near, while decisions and phase edges take what they take. */
 export const DISK_SLACK = millis(2_000);
+/**
+ * While a guest at the floor would leave this many times what is needed, a limit can wait: what is limited early is
+ * written late, and dirty again when it counts; and the guest may stop, or the network have more to give, by itself.
+ */
+export const DISK_CAN_WAIT = 1.5;
 /** Expression 1 has to be endangered at this many decisions in a row before a guest is limited. */
 export const DISK_CONFIRMATIONS = 2;
 /** A limit is released when Expression 1 holds even if the guest wrote this part more than it wants to. */
@@ -26,7 +31,7 @@ const SEARCH_STEPS = 32;
 /** It ends at this part of it. */
 const PRECISION = 1 / 1024;
 
-export type DiskAction = 'none' | 'limit' | 'floor' | 'keep' | 'release';
+export type DiskAction = 'none' | 'wait' | 'limit' | 'floor' | 'keep' | 'release';
 
 export interface DiskLimit {
   readonly limit: BytesPerSecond;
@@ -85,19 +90,25 @@ export const diskLimit = (
   const required = requiredRatio(terms.warning);
   const holds = (wanted: number, limit: BytesPerSecond): boolean =>
     needed(wanted, limit) * required + DISK_SLACK <= timeToDeadline;
-  const tested = before === UNLIMITED ? demand : demand * (1 + DISK_RELEASE);
-  if (holds(tested, UNLIMITED)) return none(demand);
-  const free = needed(tested, UNLIMITED);
-  const floored = needed(tested, terms.diskFloor);
+  // Writes that leave more dirty may end the rounds sooner, so that more is not always worse.
+  const wishes = before === UNLIMITED ? [demand] : [demand, demand * (1 + DISK_RELEASE)];
+  if (wishes.every((wanted) => holds(wanted, UNLIMITED))) return none(demand);
+  const free = needed(demand, UNLIMITED);
+  const floored = needed(demand, terms.diskFloor);
   if (demand <= terms.diskFloor || floored >= free * (1 - DISK_GAIN_MIN)) return none(demand);
 
   const endangeredPeriods = Math.min(memory.endangeredPeriods + 1, DISK_CONFIRMATIONS);
-  if (before === UNLIMITED && endangeredPeriods < DISK_CONFIRMATIONS) return none(demand, endangeredPeriods);
+  const late = free - timeToDeadline;
+  if (before === UNLIMITED) {
+    const waiting = { ...none(demand, endangeredPeriods), late };
+    if (floored * DISK_CAN_WAIT <= timeToDeadline) return { ...waiting, action: 'wait' };
+    if (endangeredPeriods < DISK_CONFIRMATIONS) return waiting;
+  }
   const next = { demand, endangeredPeriods };
-  const limit = weakest(terms.diskFloor, tested, (tried) => holds(tested, tried));
+  const limit = weakest(terms.diskFloor, demand, (tried) => wishes.every((wanted) => holds(wanted, tried)));
   return limit === undefined
     ? { limit: terms.diskFloor, memory: next, action: 'floor', late: floored - timeToDeadline }
-    : { limit, memory: next, action: 'limit', late: needed(demand, UNLIMITED) - timeToDeadline };
+    : { limit, memory: next, action: 'limit', late };
 };
 
 /**

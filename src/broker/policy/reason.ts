@@ -90,6 +90,8 @@ const diskText = (disk: DiskLimit, { load }: Observation, netRate: number): read
       return [`guest limited to the floor of ${formatRate(disk.limit)}, which is not enough: ${left}`];
     case 'release':
       return ['guest no longer limited'];
+    case 'wait':
+      return [`${left}; a limit of the guest can wait`];
     case 'keep':
       return Number.isFinite(disk.limit) ? [`guest still limited to ${formatRate(disk.limit)}`] : [];
     case 'none':

@@ -113,9 +113,9 @@ t.test('the reason, for people', async (t) => {
     dirtyRate: 30 * MB,
     writeRate: 30 * MB,
   });
-  const first = decide(due(44), busy, QUIET, undefined);
+  const first = decide(due(30), busy, QUIET, undefined);
   t.match(
-    reason(due(44), busy, QUIET, first),
+    reason(due(30), busy, QUIET, first),
     /^in danger: \d\.\d of 3.*; guest limited to [\d.]+ MB\/s: 600 MB left at 30\.0 MB\/s would end .* without$/,
   );
   const hopeless = decide(due(10), busy, QUIET, undefined);
