@@ -91,14 +91,18 @@ export const anyTask = (id: string, hosts: readonly string[]): fc.Arbitrary<Plan
   fc
     .record({
       ends: fc.shuffledSubarray([...hosts], { minLength: 2, maxLength: 2 }),
-      gigabytes: fc.integer({ min: 1, max: 100 }),
+      gigabytes: fc.integer({ min: 1, max: 60 }),
       dirty: fc.constantFrom(0, 0, 1, 20, 120),
       opens: fc.option(fc.integer({ min: -10, max: 60 }), { nil: undefined }),
-      due: fc.option(fc.integer({ min: -5, max: 120 }), { nil: undefined }),
+      due: fc.oneof(
+        fc.integer({ min: -2, max: 20 }),
+        fc.integer({ min: 5, max: 180 }),
+        fc.constant(undefined),
+      ),
       priority: fc.integer({ min: 0, max: 9 }),
       age: fc.integer({ min: 0, max: 200 }),
       state: fc.constantFrom('waiting' as const, 'waiting' as const, 'running' as const),
-      important: fc.boolean(),
+      important: fc.constantFrom(false, false, false, true),
     })
     .map(({ ends, gigabytes, dirty, opens, due, priority, age, state, important }) =>
       task(id, {

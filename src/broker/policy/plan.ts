@@ -15,42 +15,71 @@
  */
 import { MigrateFsError } from '../../leaves/errors.js';
 import { type Candidate, candidateOf, inOrder } from './candidate.js';
-import { type Demand, demandOf, type Guest } from './demand.js';
-import { fluidSchedule, type Times } from './fluid-schedule.js';
+import { byDeadline, type Demand, demandOf, type Guest } from './demand.js';
 import { hotLinks } from './hot-links.js';
 import { latestStarts } from './latest-start.js';
 import { Places } from './places.js';
+import { Promises } from './promises.js';
 import { propose } from './proposal.js';
 import type { PlanInput, PlanStep, PlanTask } from './task.js';
 
-/** What rounding may make of an end. */
-const TOLERANCE = 1;
 /** Tasks that are tried one by one where promises are at stake; the others wait for the next plan. */
 const TRIALS_MAX = 8;
 /** After this many rounds of repair everything goes strictly by deadline. */
 const ROUNDS_MAX = 4;
-const LAST = Number.POSITIVE_INFINITY;
-
-type Schedule = ReadonlyMap<string, Times>;
-
-/** Milliseconds after its deadline. */
-const lateness = ({ id, deadline }: PlanTask, schedule: Schedule): number =>
-  deadline === undefined ? 0 : Math.max(0, (schedule.get(id)?.end ?? Number.POSITIVE_INFINITY) - deadline);
-
-/** What is promised, and what holds places. */
-const counts = ({ task }: Demand): boolean => task.deadline !== undefined || task.state === 'running';
-
-const started = (demand: Demand): Demand => ({
-  ...demand,
-  task: { ...demand.task, state: 'running', allocated: demand.task.allocated ?? demand.task.left },
-});
 
 /** One step for each waiting task. The order of `input.tasks` does not matter. */
 export const plan = (input: PlanInput): readonly PlanStep[] => {
-  const { now, limits, paths, loads } = input;
-  const astray: PlanStep[] = [];
+  const { now, limits, loads } = input;
+  const { routed, astray } = withRoutes(input);
+  const asIf = (guest: Guest): Promises =>
+    new Promises(
+      routed.map((task) => demandFor(task, input, guest)),
+      limits,
+      now,
+    );
+  const free = asIf('free');
+  // Guests are counted as limited only where that saves a deadline, and then for what is promised, not for who waits.
+  const limited = free.lost > 0 ? asIf('limited') : free;
+  const promises = limited.lost < free.lost ? limited : free;
+  const latest = latestStarts(promises.demands, limits);
+  const candidates = free.demands
+    .filter(({ task }) => task.state === 'waiting')
+    .map((demand) => candidateOf(demand, latest.get(demand.task.id) ?? Number.POSITIVE_INFINITY, now))
+    .sort(inOrder);
+  const hot = hotLinks(loads, free.demands);
+
+  const strict = new Set<string>();
+  const isDue = ({ task }: Candidate): boolean => strict.has(task.id) && promises.isDue(task);
+  const trials = { left: TRIALS_MAX };
+  for (let round = 0; ; round++) {
+    const due = candidates.filter(isDue);
+    const steps = propose([...due, ...candidates.filter((candidate) => !isDue(candidate))], {
+      now,
+      places: new Places(free.demands, now),
+      hot,
+      strict,
+      turns: promises.turns,
+      endangers: tryOut(promises, due, trials),
+    });
+    const victims = round === ROUNDS_MAX ? [] : promises.broken(steps);
+    if (victims.length === 0) return [...steps, ...astray];
+    const reach = round === ROUNDS_MAX - 1 ? candidates : neighbours(candidates, victims);
+    for (const { task } of reach) strict.add(task.id);
+  }
+};
+
+/** With a guest that writes as it likes where that ever ends. */
+const demandFor = (task: PlanTask, { paths, limits }: PlanInput, guest: Guest): Demand => {
+  const demand = demandOf(task, paths, limits, guest);
+  return demand.copying === Number.POSITIVE_INFINITY ? demandOf(task, paths, limits, 'limited') : demand;
+};
+
+/** Tasks by deadline, and what to say to those that have no route. */
+const withRoutes = ({ tasks, paths }: PlanInput): { routed: PlanTask[]; astray: PlanStep[] } => {
   const routed: PlanTask[] = [];
-  for (const task of input.tasks)
+  const astray: PlanStep[] = [];
+  for (const task of [...tasks].sort(byDeadline))
     try {
       paths.path(task.source, task.target);
       routed.push(task);
@@ -59,70 +88,20 @@ export const plan = (input: PlanInput): readonly PlanStep[] => {
       if (task.state === 'waiting')
         astray.push({ id: task.id, action: 'wait', cause: 'route', reason: error.message });
     }
+  return { routed, astray };
+};
 
-  const schedule = (demands: readonly Demand[]): Schedule =>
-    fluidSchedule(demands.filter(counts), limits, now);
-  const asIf = (guest: Guest) => {
-    const demands = routed.map((task) => demandOf(task, paths, limits, guest));
-    const promised = schedule(demands);
-    return { demands, promised, late: routed.filter((task) => lateness(task, promised) > TOLERANCE).length };
+/** Tries one task after the other beside those that are due and those that were tried well before. */
+const tryOut = (promises: Promises, due: readonly Candidate[], trials: { left: number }) => {
+  const starting = ({ id }: PlanTask): PlanStep => ({ id, action: 'start', reason: '' });
+  const going = due.map(({ task }) => starting(task));
+  return (task: PlanTask): string | undefined => {
+    if (trials.left-- <= 0) return `${TRIALS_MAX} others were tried before it`;
+    const [victim] = promises.broken([...going, starting(task)]);
+    if (victim) return `${victim.task.id} would miss its deadline`;
+    going.push(starting(task));
+    return undefined;
   };
-  // Guests are limited only where that saves a deadline.
-  const free = asIf('free');
-  const limited = free.late > 0 ? asIf('limited') : free;
-  const { demands, promised } = limited.late < free.late ? limited : free;
-
-  const latest = latestStarts(demands, limits);
-  const candidates = demands
-    .filter(({ task }) => task.state === 'waiting')
-    .map((demand) => candidateOf(demand, latest.get(demand.task.id) ?? Number.POSITIVE_INFINITY, now))
-    .sort(inOrder);
-  const hot = hotLinks(loads, demands);
-
-  /** Promises that these steps break, and that deadlines in their order would keep. */
-  const broken = (steps: readonly PlanStep[]): readonly Demand[] => {
-    const byId = new Map(steps.map((step) => [step.id, step]));
-    const after = demands.map((demand) => {
-      const step = byId.get(demand.task.id);
-      if (step?.action === 'start') return started(demand);
-      return step?.action === 'wait' && step.cause === 'hot' && step.until !== undefined
-        ? { ...demand, task: { ...demand.task, notBefore: step.until } }
-        : demand;
-    });
-    const outcome = schedule(after);
-    return demands.filter(({ task }) => lateness(task, outcome) > lateness(task, promised) + TOLERANCE);
-  };
-
-  const strict = new Set<string>();
-  const isDue = ({ task }: Candidate): boolean =>
-    strict.has(task.id) && task.deadline !== undefined && (promised.get(task.id)?.start ?? LAST) <= now;
-  let trials = 0;
-  for (let round = 0; ; round++) {
-    const going: PlanStep[] = candidates
-      .filter(isDue)
-      .map(({ task }) => ({ id: task.id, action: 'start', reason: '' }));
-    const endangers = (task: PlanTask): string | undefined => {
-      if (++trials > TRIALS_MAX) return `${TRIALS_MAX} others were tried before`;
-      const trial: PlanStep = { id: task.id, action: 'start', reason: '' };
-      const [victim] = broken([...going, trial]);
-      if (victim) return `${victim.task.id} would miss its deadline`;
-      going.push(trial);
-      return undefined;
-    };
-    const ordered = [...candidates.filter(isDue), ...candidates.filter((candidate) => !isDue(candidate))];
-    const steps = propose(ordered, {
-      now,
-      places: new Places(demands, now),
-      hot,
-      strict,
-      turns: promised,
-      endangers,
-    });
-    const victims = round === ROUNDS_MAX ? [] : broken(steps);
-    if (victims.length === 0) return [...steps, ...astray];
-    const reach = round === ROUNDS_MAX - 1 ? candidates : neighbours(candidates, victims);
-    for (const { task } of reach) strict.add(task.id);
-  }
 };
 
 /** The victims, and who shares a host or link with one of them. */

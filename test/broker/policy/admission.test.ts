@@ -298,12 +298,13 @@ t.test('the deadline that is offered would be admitted', async (t) => {
     }),
     { numRuns: 500 },
   );
-  t.ok(offered > 50, `${offered} deadlines were offered`);
+  t.ok(offered > 20, `${offered} deadlines were offered`);
 });
 
 t.test(
   'the answer does not depend on the order of tasks, nor on the candidate being among them',
-  async () => {
+  async (t) => {
+    let compared = 0;
     fc.assert(
       fc.property(
         anyTasks(HOSTS, 8).chain((tasks) =>
@@ -311,6 +312,7 @@ t.test(
         ),
         anyLimits,
         ([tasks, shuffled], limits) => {
+          compared++;
           const candidate: PlanTask = { ...tasks[0]!, state: 'waiting' };
           const one = admit(candidate, input(tasks.slice(1), { paths, limits }));
           const other = admit(candidate, input(shuffled, { paths, limits }));
@@ -319,5 +321,6 @@ t.test(
       ),
       { numRuns: 200 },
     );
+    t.equal(compared, 200);
   },
 );
