@@ -120,8 +120,12 @@ const pointsOf = (migrations: MigrationControl, clock: Clock, id: string): Contr
       throw error;
     }
   },
-  setNetworkLimit: async (netLimit) => void (await migrations.setLimits(id, { netLimit }, 'broker')),
-  setDiskLimit: async (diskLimit) => void (await migrations.setLimits(id, { diskLimit }, 'broker')),
+  setNetworkLimit: async (netLimit, signal) => {
+    await untilAborted(migrations.setLimits(id, { netLimit }, 'broker'), signal);
+  },
+  setDiskLimit: async (diskLimit, signal) => {
+    await untilAborted(migrations.setLimits(id, { diskLimit }, 'broker'), signal);
+  },
 });
 
 /** INVALID_ARGUMENT: the hot spots are described wrongly. FAILED_PRECONDITION: their alert port cannot be served. */

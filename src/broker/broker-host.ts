@@ -85,7 +85,11 @@ export class BrokerHost implements BrokerControl, AsyncDisposable {
       log,
     });
     const stop = new AbortController();
-    const ran = broker.run(stop.signal).then(() => this.#end(id, broker));
+    const ran = broker
+      .run(stop.signal)
+      .then(() => this.#end(id, broker))
+      // A rejection that nobody handles would end the daemon, and the mount with it.
+      .catch((error: unknown) => log('error', 'a broker has failed', { migration: id, err: error }));
     this.#active.set(id, { broker, target, link: hotSpots.linkTowards(target), stop, ran });
   }
 
@@ -142,7 +146,8 @@ export class BrokerHost implements BrokerControl, AsyncDisposable {
 
   #end(id: string, broker: Broker): void {
     this.#active.delete(id);
-    this.#ended.set(id, broker.snapshot);
+    // Without its path, which may name many sharers.
+    this.#ended.set(id, { ...broker.snapshot, path: [] });
     const [oldest] = this.#ended.keys();
     if (this.#ended.size > ENDED_MAX && oldest !== undefined) this.#ended.delete(oldest);
   }

@@ -27,6 +27,8 @@ const FIRST_LOOK_MAX = millis(1_000);
 const REQUEST_VALIDITY = 1.5;
 /** What a round of requests may take at the most; never more than the period. */
 const ASK_TIMEOUT = millis(5_000);
+/** A replica thread that is stuck must not keep the daemon from ending. */
+const RELEASE_MAX = millis(2_000);
 /** Looks in a row that fail before the migration is left to itself. */
 const FAILURES_MAX = 3;
 
@@ -181,7 +183,7 @@ export class Broker {
     this.#bytesLeft = observation.load.left;
     this.#note = decision.reason;
     this.#audit(decision, previous);
-    await this.#apply({ net: decision.netLimit, disk: decision.diskLimit });
+    await this.#apply({ net: decision.netLimit, disk: decision.diskLimit }, signal);
     return true;
   }
 
@@ -199,27 +201,30 @@ export class Broker {
   }
 
   /** Each limit for itself, so that a failure of one leaves nothing unknown of the other. */
-  async #apply({ net, disk }: Limits): Promise<void> {
+  async #apply({ net, disk }: Limits, signal: AbortSignal): Promise<void> {
     const { points } = this.#options;
     if (net !== this.#limits.net) {
-      await points.setNetworkLimit(net);
+      await points.setNetworkLimit(net, signal);
       this.#limits = { ...this.#limits, net };
     }
     if (disk !== this.#limits.disk) {
-      await points.setDiskLimit(disk);
+      await points.setDiskLimit(disk, signal);
       this.#limits = { ...this.#limits, disk };
     }
   }
 
   async #release(): Promise<void> {
-    const { points } = this.#options;
+    const { points, clock } = this.#options;
+    const late = new AbortController();
+    const forget = clock.after(RELEASE_MAX, () => late.abort(new Error('it took too long')));
     const { net, disk } = this.#limits;
     this.#limits = { net: UNLIMITED, disk: UNLIMITED };
     // A migration that has ended meanwhile has no limits; a daemon that ends takes them along.
     const unheard = (error: unknown): void =>
       this.#log('debug', 'a limit of the broker was not released', { error: plainError(error).message });
-    if (net !== UNLIMITED) await points.setNetworkLimit(UNLIMITED).catch(unheard);
-    if (disk !== UNLIMITED) await points.setDiskLimit(UNLIMITED).catch(unheard);
+    if (net !== UNLIMITED) await points.setNetworkLimit(UNLIMITED, late.signal).catch(unheard);
+    if (disk !== UNLIMITED) await points.setDiskLimit(UNLIMITED, late.signal).catch(unheard);
+    forget();
   }
 
   /** Asks while the period runs; never rejects. */

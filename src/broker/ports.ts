@@ -12,8 +12,8 @@ export interface ControlPoints {
   /** `ended`: in a final state, or forgotten. */
   observe(signal: AbortSignal): Promise<Observation | 'ended'>;
   /** The broker's limit; the operator's stays, and the lower one counts. */
-  setNetworkLimit(limit: BytesPerSecond): Promise<void>;
-  setDiskLimit(limit: BytesPerSecond): Promise<void>;
+  setNetworkLimit(limit: BytesPerSecond, signal: AbortSignal): Promise<void>;
+  setDiskLimit(limit: BytesPerSecond, signal: AbortSignal): Promise<void>;
 }
 
 /** The brokers of other daemons. */

@@ -23,6 +23,24 @@ t.test('when the daemon ends, its brokers release what they set', async (t) => {
   t.equal(world.clock.pending, 0, 'and nothing begins any more');
 });
 
+t.test('a replica thread that is stuck keeps neither the broker nor the daemon from ending', async (t) => {
+  const world = new BrokerWorld();
+  const migration = await limited(world);
+  migration.stuck = true;
+  await world.ask('m1');
+  await world.periods(3);
+  t.equal(migration.calls.at(-1), `network ${10 * MB}`, 'it waits for the limit');
+  let closed = false;
+  const closing = world.host.close().then(() => {
+    closed = true;
+  });
+  await world.clock.advance(1_000);
+  t.equal(closed, false, 'the release is waited for');
+  await world.clock.advance(1_000);
+  await closing;
+  t.equal(world.clock.pending, 0);
+});
+
 t.test('when its migration ends, at once or at the next look', async (t) => {
   for (const noticed of [true, false]) {
     const world = new BrokerWorld();
@@ -112,5 +130,7 @@ t.test('many sharers: each once, bounded in number and at the same time', async 
   t.equal(ids.length, 256);
   t.equal(new Set(ids).size, ids.length);
   t.notOk(ids.includes('m1'), 'not itself');
+  const links = world.peers.asked.map(({ request }) => request.link);
+  t.equal(links.filter((link) => link === 'a').length, 200, 'for the sake of the first link they share');
   t.equal(world.peers.most, 16);
 });

@@ -74,6 +74,7 @@ t.test('in danger it asks the others of its host, without the network', async (t
 t.test('the last word of the last 256 that ended is kept', async (t) => {
   const world = new BrokerWorld();
   t.teardown(() => world.host.close());
+  world.hotSpots.towards.set('host-b', 'eth0');
   for (let i = 0; i < 300; i++) {
     world.begin(`m${i}`);
     world.host.end(`m${i}`);
@@ -82,6 +83,10 @@ t.test('the last word of the last 256 that ended is kept', async (t) => {
   const kept = await world.host.list();
   t.equal(kept.length, 256);
   t.ok(kept.every(({ ended }) => ended));
+  t.ok(
+    kept.every(({ path }) => path.length === 0),
+    'without their paths',
+  );
   t.match(await world.host.get('m299'), { ended: true });
   await t.rejects(world.host.get('m0'), { code: 'NOT_FOUND' });
 });

@@ -23,6 +23,8 @@ export class FakeMigration implements ControlPoints {
   ended = false;
   /** Thrown by what is called next and later. */
   failure: { readonly observe?: Error; readonly set?: Error } = {};
+  /** Limits that are being set are never set. */
+  stuck = false;
   netLimit: BytesPerSecond = UNLIMITED;
   diskLimit: BytesPerSecond = UNLIMITED;
   readonly calls: string[] = [];
@@ -30,6 +32,14 @@ export class FakeMigration implements ControlPoints {
 
   constructor(clock: ManualClock) {
     this.#clock = clock;
+  }
+
+  async #stuck(signal: AbortSignal): Promise<void> {
+    if (!this.stuck) return;
+    await new Promise((_, reject) => {
+      if (signal.aborted) reject(signal.reason as Error);
+      signal.addEventListener('abort', () => reject(signal.reason as Error), { once: true });
+    });
   }
 
   get load(): TransferLoad {
@@ -51,14 +61,16 @@ export class FakeMigration implements ControlPoints {
     return this.ended ? 'ended' : { at: this.#clock.wall(), state: this.state, load: this.load };
   }
 
-  async setNetworkLimit(limit: BytesPerSecond): Promise<void> {
+  async setNetworkLimit(limit: BytesPerSecond, signal: AbortSignal): Promise<void> {
     this.calls.push(`network ${limit}`);
+    await this.#stuck(signal);
     if (this.failure.set) throw this.failure.set;
     this.netLimit = limit;
   }
 
-  async setDiskLimit(limit: BytesPerSecond): Promise<void> {
+  async setDiskLimit(limit: BytesPerSecond, signal: AbortSignal): Promise<void> {
     this.calls.push(`disk ${limit}`);
+    await this.#stuck(signal);
     if (this.failure.set) throw this.failure.set;
     this.diskLimit = limit;
   }
