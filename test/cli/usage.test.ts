@@ -30,6 +30,12 @@ t.test('bad input exits with 2 and says what is accepted', async (t) => {
     /explicit, on-first-write, when-in-sync/,
   );
   await expectUsage(t, ['migrate', 'a', ...to, '--until', 'then'], /in-sync, completed/);
+  await expectUsage(t, ['scheduler'], /required option '--config <file>'/);
+  await expectUsage(t, ['submit', 'vm1', 'a', '--from', 'x'], /required option '--to <host>'/);
+  await expectUsage(t, ['submit', 'vm1', '--from', 'x', '--to', 'y'], /missing required argument 'image'/);
+  await expectUsage(t, ['submit', 'v', 'a', '--from', 'x', '--to', 'y', '--danger', '1'], /above 1/);
+  await expectUsage(t, ['tasks', '--state', 'gone'], /waiting, starting, copying/);
+  await expectUsage(t, ['tasks', 't1', '--state', 'waiting'], /an id or --state/);
   await expectUsage(t, ['limit', 'm1'], /--net RATE, --disk RATE/);
   await expectUsage(t, ['status', '--server', 'nowhere'], /HOST:PORT/);
   await expectUsage(t, ['status', 'a', 'b'], /too many arguments/);
@@ -48,7 +54,7 @@ t.test('a bad server in the environment is a usage error that names the variable
 
 t.test('every command has help with an example, on stdout, with exit code 0', async (t) => {
   const top = await runCli(['--help']);
-  const names = [...top.stdout.matchAll(/^ {2}([a-z]+) .*?\s{2,}\w/gm)].map(([, name]) => name!);
+  const names = [...top.stdout.matchAll(/^ {2}([a-z][a-z-]+) .*?\s{2,}\w/gm)].map(([, name]) => name!);
   t.same(names.filter((name) => !['help', 'migratefs'].includes(name)).sort(), [
     'cancel',
     'cutover',
@@ -58,7 +64,11 @@ t.test('every command has help with an example, on stdout, with exit code 0', as
     'mount',
     'pause',
     'resume',
+    'scheduler',
     'status',
+    'submit',
+    'task-cancel',
+    'tasks',
     'unmount',
     'verify',
   ]);

@@ -1,7 +1,6 @@
 import type { BrokerSnapshot, PathLink } from '../../leaves/broker.js';
 import type { Clock } from '../../leaves/clock.js';
 import type { LogSink } from '../../leaves/log-sink.js';
-import type { Millis } from '../../leaves/units.js';
 import { millis } from '../../leaves/units.js';
 import { sharedLinks } from '../policy/shared-links.js';
 import type { Paths } from '../policy/task.js';
@@ -117,6 +116,3 @@ export class BrokerLiaison {
     book.note(id, `broker: ${reason}`, 'broker');
   }
 }
-
-/** The period of the liaison, for tests. */
-export const LIAISON_PERIOD: Millis = LOOK_PERIOD;
