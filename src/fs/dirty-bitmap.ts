@@ -1,22 +1,13 @@
 import assert from 'node:assert/strict';
 import { BLOCK_SIZE_DEFAULT, BLOCK_SIZE_MAX, BLOCK_SIZE_MIN } from '../leaves/daemon-options.js';
 import type { BlockIndex, Bytes } from '../leaves/units.js';
+import { countBits, maskOf, popCount } from './bits.js';
 
 const HEADER_WORDS = 4;
 const WORD_COUNT = 0;
 const WORD_OVERFLOW = 1;
 /** One past the last word that was ever marked: what lies behind need not be looked at. */
 const WORD_END = 2;
-
-const popCount = (word: number): number => {
-  let v = word - ((word >>> 1) & 0x55555555);
-  v = (v & 0x33333333) + ((v >>> 2) & 0x33333333);
-  return (((v + (v >>> 4)) & 0x0f0f0f0f) * 0x01010101) >>> 24;
-};
-
-/** Bits `from` (inclusive) to `to` (exclusive) of one word, 0 <= from < to <= 32. */
-const maskOf = (from: number, to: number): number =>
-  to - from === 32 ? -1 : ((1 << (to - from)) - 1) << from;
 
 /**
  * One bit per block of one image, in shared memory: data workers mark, the copier clears.
@@ -107,10 +98,12 @@ export class DirtyBitmap {
 
   /** Counts the set bits one by one: what `dirtyBlocks` must be when nothing is under way. */
   recount(): number {
-    const end = Atomics.load(this.#header, WORD_END);
-    let count = 0;
-    for (let index = 0; index < end; index++) count += popCount(this.#words[index]!);
-    return count;
+    return this.dirtyIn(0, this.capacity);
+  }
+
+  /** Dirty blocks from `from` to `to` (exclusive), counted one by one. */
+  dirtyIn(from: number, to: number): number {
+    return countBits(this.#words, from, Math.min(to, Atomics.load(this.#header, WORD_END) * 32));
   }
 
   /** Bytes covered by the dirty blocks. */

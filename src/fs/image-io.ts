@@ -2,6 +2,7 @@ import { DirtyBitmap } from './dirty-bitmap.js';
 import type { GraceCounters, ImageSlot, ImageTable } from './image-table.js';
 import { ImageMode } from './image-table.js';
 import type { BitmapAnnouncement } from './participant.js';
+import { WrittenBlocks } from './written-blocks.js';
 
 /** Synchronous system calls on a backing descriptor; each returns what the call returns, or -errno. */
 export interface BackingCalls {
@@ -13,6 +14,13 @@ export interface BackingCalls {
 }
 
 const EROFS = 30;
+
+/** Where changes of one image are marked, and its writes are counted. */
+interface Tracked {
+  readonly epoch: number;
+  readonly bitmap: DirtyBitmap;
+  readonly written: WrittenBlocks;
+}
 
 /** The result that says: hand this to the replica thread. No system call returns it. */
 export const ROUTED = -1_000_000;
@@ -30,7 +38,7 @@ export class ImageIo {
   readonly #participant: number;
   readonly #calls: BackingCalls;
   readonly #drainAnnouncements: () => void;
-  readonly #bitmaps = new Map<ImageSlot, { epoch: number; bitmap: DirtyBitmap | null }>();
+  readonly #tracked = new Map<ImageSlot, Tracked>();
 
   /** `drainAnnouncements` reads the participant's port synchronously and feeds `announce`. */
   constructor(
@@ -47,9 +55,14 @@ export class ImageIo {
     this.#drainAnnouncements = drainAnnouncements;
   }
 
-  announce({ slot, epoch, bitmap, blockSize }: BitmapAnnouncement): void {
-    if (bitmap === null) this.#bitmaps.delete(slot);
-    else this.#bitmaps.set(slot, { epoch, bitmap: new DirtyBitmap(bitmap, blockSize) });
+  announce({ slot, epoch, bitmap, written, blockSize }: BitmapAnnouncement): void {
+    if (bitmap === null || written === null) this.#tracked.delete(slot);
+    else
+      this.#tracked.set(slot, {
+        epoch,
+        bitmap: new DirtyBitmap(bitmap, blockSize),
+        written: new WrittenBlocks(written, blockSize),
+      });
   }
 
   write(slot: ImageSlot, fd: number, data: Uint8Array, length: number, offset: number): number {
@@ -60,7 +73,9 @@ export class ImageIo {
           return this.#calls.pwrite(fd, data, length, offset);
         case ImageMode.tracked: {
           const written = this.#calls.pwrite(fd, data, length, offset);
-          this.#bitmapOf(slot).mark(offset, this.#changed(fd, written, offset, length));
+          const tracked = this.#trackedOf(slot);
+          tracked.bitmap.mark(offset, this.#changed(fd, written, offset, length));
+          tracked.written.note(offset, written);
           return written;
         }
         case ImageMode.routed:
@@ -110,7 +125,7 @@ export class ImageIo {
           return perform();
         case ImageMode.tracked: {
           const result = perform();
-          this.#bitmapOf(slot).mark(offset, changed(result));
+          this.#trackedOf(slot).bitmap.mark(offset, changed(result));
           return result;
         }
         case ImageMode.routed:
@@ -123,15 +138,14 @@ export class ImageIo {
     }
   }
 
-  #bitmapOf(slot: ImageSlot): DirtyBitmap {
+  #trackedOf(slot: ImageSlot): Tracked {
     const epoch = this.#table.epoch(slot);
-    let known = this.#bitmaps.get(slot);
+    let known = this.#tracked.get(slot);
     if (known?.epoch !== epoch) {
       this.#drainAnnouncements();
-      known = this.#bitmaps.get(slot);
+      known = this.#tracked.get(slot);
     }
-    if (known?.epoch !== epoch || !known.bitmap)
-      throw new Error(`no bitmap announced for image slot ${slot}`);
-    return known.bitmap;
+    if (known?.epoch !== epoch) throw new Error(`no bitmap announced for image slot ${slot}`);
+    return known;
   }
 }

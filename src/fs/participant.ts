@@ -66,6 +66,8 @@ export interface BitmapAnnouncement {
   readonly slot: ImageSlot;
   readonly epoch: number;
   readonly bitmap: SharedArrayBuffer | null;
+  /** `WrittenBlocks` beside it. */
+  readonly written: SharedArrayBuffer | null;
   readonly blockSize: Bytes;
 }
 

@@ -42,6 +42,7 @@ t.test(
       pacing: new Pacing(bucket(), bucket()),
       turns: new Bottleneck(),
       turnPriority: 5,
+      position: { image: 0, block: 0 },
     };
     const round = copyRound([image], options, stop.signal).catch((error: unknown) => error);
     await begun;

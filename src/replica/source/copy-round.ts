@@ -3,6 +3,7 @@ import { bytes, MiB } from '../../leaves/units.js';
 import type { BlockRun } from './copier.js';
 import { EXTENT_BYTES_MAX, nextRun } from './copier.js';
 import type { Pacing } from './pacing.js';
+import type { CopyPosition } from './segments.js';
 import type { SourceImage } from './source-image.js';
 import type { Window } from './window.js';
 
@@ -23,6 +24,8 @@ export interface RoundOptions {
   readonly turns: Bottleneck;
   /** 0 (first) to 9, as Bottleneck counts. */
   readonly turnPriority: number;
+  /** Where the round is; kept up to date. */
+  readonly position: CopyPosition;
 }
 
 interface Batch {
@@ -42,10 +45,12 @@ export const copyRound = async (
 ): Promise<void> => {
   const running = new Set<Promise<void>>();
   try {
-    for (const image of images) {
+    for (const [index, image] of images.entries()) {
+      Object.assign(options.position, { image: index, block: 0 });
       image.sendSize(false);
       await copyImage(image, options, running, signal);
     }
+    options.position.image = images.length;
   } finally {
     await Promise.allSettled(running);
   }
@@ -64,6 +69,7 @@ const copyImage = async (
     const batch = nextBatch(image, cursor, pacing.rate, window.limit);
     if (!batch) return;
     cursor = batch.end;
+    options.position.block = cursor;
     await window.take(batch.bytes, signal);
     let begun = false;
     try {

@@ -70,6 +70,4 @@ export interface TransferCounters {
   sent(bytes: number, kind: 'copy' | 'mirror'): void;
   /** Payload bytes the target acknowledged. */
   acked(bytes: number): void;
-  /** Bytes of a guest's write, whether mirrored or not. */
-  written(bytes: number): void;
 }

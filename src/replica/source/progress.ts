@@ -8,6 +8,7 @@ export class Progress implements TransferCounters {
   readonly #net: RateMeter;
   readonly #written: RateMeter;
   readonly #dirtied: RateMeter;
+  #acked = 0;
   #sent = 0;
   #resent = 0;
   #mirrored = 0;
@@ -31,16 +32,21 @@ export class Progress implements TransferCounters {
   }
 
   acked(bytes: number): void {
+    this.#acked += bytes;
     this.#net.add(bytes);
   }
 
-  written(bytes: number): void {
-    this.#written.add(bytes);
+  /**
+   * Seen within the last `elapsed` milliseconds: bytes that guests wrote, and of blocks that became dirty, each block
+   * once until it is sent.
+   */
+  observed(written: number, dirtied: number, elapsed: number): void {
+    this.#written.add(written, elapsed);
+    this.#dirtied.add(dirtied, elapsed);
   }
 
-  /** Bytes of blocks that became dirty, each block once until it is sent. */
-  dirtied(bytes: number): void {
-    this.#dirtied.add(bytes);
+  get bytesAcked(): Bytes {
+    return this.#acked as Bytes;
   }
 
   get bytesSent(): Bytes {
@@ -64,26 +70,8 @@ export class Progress implements TransferCounters {
     return this.#dirtied.rate;
   }
 
-  /** Standard deviations of the two rates. */
-  get netDeviation(): number {
-    return this.#net.deviation;
-  }
-
-  get dirtyDeviation(): number {
-    return this.#dirtied.deviation;
-  }
-
-  /** Takes one sample for the deviations; to be called every 250 ms or so. */
-  sample(): void {
-    this.#net.sample();
-    this.#dirtied.sample();
-  }
-
-  /**
-   * What the guests write: exact while their writes come through the replica thread; while they are only tracked, the
-   * distinct dirty blocks are all that is known, so a block written twice between two looks counts once.
-   */
+  /** What the guests write. */
   get writeRate(): number {
-    return Math.max(this.#written.rate, this.#dirtied.rate);
+    return this.#written.rate;
   }
 }

@@ -14,44 +14,18 @@ export class RateMeter {
   readonly #startedAt: Millis;
   #weighted = 0;
   #at: Millis;
-  #sampledAt: Millis;
-  #sinceSample = 0;
-  #samples = 0;
-  #mean = 0;
-  #variance = 0;
 
   constructor(clock: Clock) {
     this.#clock = clock;
     this.#startedAt = clock.now();
     this.#at = this.#startedAt;
-    this.#sampledAt = this.#startedAt;
   }
 
-  add(amount: number): void {
+  /** `over`: it came evenly within the last milliseconds, not at this moment. */
+  add(amount: number, over = 0): void {
     this.#decay();
-    this.#weighted += amount;
-    this.#sinceSample += amount;
-  }
-
-  /** Ends one sample, for `deviation`. */
-  sample(): void {
-    const now = this.#clock.now();
-    const elapsed = now - this.#sampledAt;
-    if (elapsed <= 0) return;
-    const value = (this.#sinceSample / elapsed) * 1000;
-    this.#sampledAt = now;
-    this.#sinceSample = 0;
-    this.#samples++;
-    // The first samples count alike, or the first of all would count most.
-    const weight = Math.max(1 - Math.exp(-elapsed / SMOOTHING), 1 / this.#samples);
-    const change = value - this.#mean;
-    this.#mean += weight * change;
-    this.#variance = (1 - weight) * (this.#variance + weight * change * change);
-  }
-
-  /** Standard deviation of the samples, weighted as the rate is; units per second. */
-  get deviation(): number {
-    return Math.sqrt(this.#variance);
+    const kept = over > 0 ? (-Math.expm1(-over / SMOOTHING) * SMOOTHING) / over : 1;
+    this.#weighted += amount * kept;
   }
 
   /** Units per second. */

@@ -1,10 +1,11 @@
 import type { MigrationRequest, MigrationSnapshot, MigrationState } from '../../leaves/migration.js';
-import type { TimeLeft, TransferLoad } from '../../leaves/time-left.js';
+import type { TimeLeft } from '../../leaves/time-left.js';
 import { timeLeft } from '../../leaves/time-left.js';
 import type { Bytes, Millis } from '../../leaves/units.js';
-import { bytes, generation, millis } from '../../leaves/units.js';
+import { generation, millis } from '../../leaves/units.js';
 import type { ImageGroup } from './image-group.js';
 import type { Limits } from './limits.js';
+import type { LoadObserver } from './load-observer.js';
 import type { Pacing } from './pacing.js';
 import type { Progress } from './progress.js';
 
@@ -14,23 +15,12 @@ interface Described {
   readonly request: MigrationRequest;
   readonly group: ImageGroup;
   readonly progress: Progress;
+  readonly observer: LoadObserver;
   readonly pacing: Pacing;
   readonly limits: Limits;
   readonly startedAt: Millis;
   readonly bytesTotal: Bytes;
 }
-
-const transferLoad = ({ group, progress }: Described, left: Bytes): TransferLoad => ({
-  left,
-  // The blocks at both ends of an extent are dirty as a whole.
-  allocated: bytes(Math.max(group.allocated, left)),
-  netRate: progress.netRate,
-  dirtyRate: progress.dirtyRate,
-  writeRate: progress.writeRate,
-  netDeviation: progress.netDeviation,
-  dirtyDeviation: progress.dirtyDeviation,
-  converging: group.converging,
-});
 
 const estimated = ({
   expected,
@@ -47,7 +37,7 @@ export const describeTransfer = (migration: Described): MigrationSnapshot => {
   const { id, state, request, group, progress, pacing, limits, startedAt, bytesTotal } = migration;
   const bytesLeft = group.left;
   const moving = state === 'bulk-copy' || state === 'dirty-resend';
-  const load = transferLoad(migration, bytesLeft);
+  const load = migration.observer.load(bytesLeft);
   const estimate = moving ? timeLeft({ ...load, netRate: Math.min(load.netRate, pacing.rate) }) : undefined;
   return {
     id,

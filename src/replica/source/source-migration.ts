@@ -22,6 +22,7 @@ import type { SourceEnvironment } from './environment.js';
 import { ImageGroup } from './image-group.js';
 import { Latch } from './latch.js';
 import { Limits } from './limits.js';
+import { LoadObserver } from './load-observer.js';
 import { Pacing } from './pacing.js';
 import { Progress } from './progress.js';
 import { reconnect } from './resume.js';
@@ -61,6 +62,7 @@ export class SourceMigration {
   readonly wire: SourceWire;
   readonly group: ImageGroup;
   readonly progress: Progress;
+  readonly observer: LoadObserver;
   readonly pacing: Pacing;
   readonly limits: Limits;
   /** Resolves when its images belong to nobody here any more. */
@@ -115,6 +117,7 @@ export class SourceMigration {
     const { wire, progress, pacing } = this;
     const { priority } = request;
     this.group = new ImageGroup({ environment, wire, progress, pacing, latch: this.#latch, priority });
+    this.observer = new LoadObserver(clock, this.group, progress);
     this.released = new Promise((resolve) => {
       this.#resolveReleased = resolve;
     });
@@ -579,7 +582,7 @@ export class SourceMigration {
     if (!isFinal(next)) return;
     // It is listed for long; its images and their bitmaps go.
     this.#endSnapshot = { ...this.snapshot(), netRate: 0, writeRate: 0, dirtyRate: 0 };
-    this.group.images.length = 0;
+    this.group.forget();
     this.#resolveFinal();
   }
 
@@ -595,9 +598,7 @@ export class SourceMigration {
   #tick(): void {
     this.#environment.clock.after(SAMPLE_INTERVAL, () => {
       if (isFinal(this.#state) || this.#stopping.signal.aborted) return;
-      for (const image of this.group.images)
-        this.progress.dirtied(image.takeNewlyDirty() * image.bitmap.blockSize);
-      this.progress.sample();
+      this.observer.sample();
       this.#ticks++;
       try {
         this.group.assertTracked();
