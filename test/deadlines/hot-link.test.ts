@@ -15,7 +15,7 @@ t.test(
         rate: 10 * MB,
         period: PERIOD_MS,
         quietPeriods: 2,
-        hotSeconds: 7,
+        hotSeconds: 9,
         cooledSeconds: 10,
         load: { connections: 4 },
         quick: true,
