@@ -74,9 +74,9 @@ t.test('in danger it asks the others of its host, without the network', async (t
 t.test('the last word of the last 256 that ended is kept', async (t) => {
   const world = new BrokerWorld();
   t.teardown(() => world.host.close());
-  world.hotSpots.towards.set('host-b', 'eth0');
   for (let i = 0; i < 300; i++) {
     world.begin(`m${i}`);
+    await world.host.setPath(`m${i}`, [{ link: 'tor3', sharers: [{ server: 'h:1', migrationId: 'x' }] }]);
     world.host.end(`m${i}`);
   }
   await world.periods(1);

@@ -9,7 +9,7 @@ import { MigrateFsError } from '../../src/leaves/errors.js';
 import type { LinkLoad } from '../../src/leaves/hot-spots.js';
 import type { TransferLoad } from '../../src/leaves/time-left.js';
 import type { BytesPerSecond } from '../../src/leaves/units.js';
-import { bytes, bytesPerSecond, millis, UNLIMITED } from '../../src/leaves/units.js';
+import { bytes, millis, UNLIMITED } from '../../src/leaves/units.js';
 import { ManualClock } from './manual-clock.js';
 
 export const MB = 1e6;
@@ -192,5 +192,3 @@ export class BrokerWorld {
     return this.lines.filter((line) => line.level === level).map(({ message }) => message);
   }
 }
-
-export const rate = bytesPerSecond;
