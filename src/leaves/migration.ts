@@ -89,6 +89,8 @@ export interface MigrationSnapshot {
   readonly bytesLeft: Bytes;
   /** Payload bytes put on the wire, resends and mirrored writes included. */
   readonly bytesSent: Bytes;
+  /** Of those, what the target acknowledged; absent at the target, and in the network API. */
+  readonly bytesAcked?: Bytes;
   readonly bytesResent: Bytes;
   readonly bytesMirrored: Bytes;
   /** Smoothed bytes per second. */

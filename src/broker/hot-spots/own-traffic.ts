@@ -20,7 +20,8 @@ export type OwnTraffic = () => readonly PeerTraffic[];
 interface Count {
   /** Monotonic. */
   readonly at: Millis;
-  readonly bytes: number;
+  readonly sent: number;
+  readonly acknowledged: number;
 }
 
 interface Meter {
@@ -47,8 +48,12 @@ const hostOf = (peer: string): string | undefined => {
   }
 };
 
-const rateBetween = (from: Count | undefined, to: Count | undefined): number =>
-  from && to && to.at > from.at ? Math.max(0, ((to.bytes - from.bytes) * 1000) / (to.at - from.at)) : 0;
+/** What is sent waits in buffers of megabytes before it is on the wire, and is acknowledged after: the more of both. */
+const rateBetween = (from: Count | undefined, to: Count): number => {
+  if (!from || to.at <= from.at) return 0;
+  const bytes = Math.max(to.sent - from.sent, to.acknowledged - from.acknowledged, 0);
+  return (bytes * 1000) / (to.at - from.at);
+};
 
 /** Over the window, or since the last count but one where that is more: what has just begun must not look like others'. */
 const rateOf = ({ counts }: Meter, now: Millis): number => {
@@ -59,7 +64,7 @@ const rateOf = ({ counts }: Meter, now: Millis): number => {
 
 const noted = (counts: readonly Count[], next: Count): Count[] => {
   const last = counts.at(-1);
-  if (last && (next.bytes < last.bytes || next.at - last.at > SILENT)) return [next];
+  if (last && (next.sent < last.sent || next.at - last.at > SILENT)) return [next];
   if (last?.at === next.at) return counts.slice(0, -1).concat(next);
   const grown = [...counts, next];
   // The oldest is the last one that is a whole window old.
@@ -74,7 +79,7 @@ export const meterOwnTraffic = (
 ): { readonly traffic: OwnTraffic; close(): void } => {
   const meters = new Map<string, Meter>();
   const note = (snapshot: MigrationSnapshot): void => {
-    const { id, role, state, peer, bytesSent } = snapshot;
+    const { id, role, state, peer, bytesSent, bytesAcked = bytesSent } = snapshot;
     const key = `${role} ${id}`;
     if (isFinal(state)) return void meters.delete(key);
     let meter = meters.get(key);
@@ -83,7 +88,7 @@ export const meterOwnTraffic = (
       meter = { host: hostOf(peer), role, counts: [] };
       meters.set(key, meter);
     }
-    meter.counts = noted(meter.counts, { at: clock.now(), bytes: bytesSent });
+    meter.counts = noted(meter.counts, { at: clock.now(), sent: bytesSent, acknowledged: bytesAcked });
   };
   return {
     traffic: () => {

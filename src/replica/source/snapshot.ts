@@ -59,6 +59,7 @@ export const describeTransfer = (migration: Described): MigrationSnapshot => {
     bytesTotal,
     bytesLeft,
     bytesSent: progress.bytesSent,
+    bytesAcked: progress.bytesAcked,
     bytesResent: progress.bytesResent,
     bytesMirrored: progress.bytesMirrored,
     netRate: progress.netRate,

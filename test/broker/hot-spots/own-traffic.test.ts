@@ -16,7 +16,14 @@ const fixture = () => {
     clock,
   );
   const say = (id: string, bytesSent: number, more: object = {}): void => {
-    const snapshot = { id, role: 'source', state: 'bulk-copy', peer: '10.0.0.2:7071', bytesSent, ...more };
+    const snapshot = {
+      id,
+      role: 'source',
+      state: 'bulk-copy',
+      peer: '10.0.0.2:7071',
+      bytesSent,
+      ...more,
+    };
     for (const listener of listeners) listener(snapshot as unknown as MigrationSnapshot);
   };
   return { clock, meter, listeners, say };
@@ -51,6 +58,15 @@ t.test('one that has become slower counts by the whole window', async (t) => {
     await clock.advance(500);
   }
   t.match(meter.traffic(), [{ sent: 11e6 }], '11 MB in the last second');
+});
+
+t.test('while nothing new is sent, what is still being acknowledged counts', async (t) => {
+  const { clock, meter, say } = fixture();
+  for (const bytesAcked of [0, 4e6, 8e6, 12e6]) {
+    say('a', 20e6, { bytesAcked });
+    await clock.advance(500);
+  }
+  t.match(meter.traffic(), [{ sent: 8e6 }], '8 MB in the last second');
 });
 
 t.test('what says nothing any more moves nothing, and what has ended is forgotten', async (t) => {

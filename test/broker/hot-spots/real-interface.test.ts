@@ -6,10 +6,12 @@ import { migrate } from '../../support/pair.js';
 import { scratchDir } from '../../support/scratch.js';
 import { SocketLoad } from '../../support/socket-load.js';
 import { TestBed } from '../../support/test-bed.js';
+import { within } from '../../support/test-daemon.js';
 
 /** Bytes per second of the cable. */
 const RATE = 10e6;
 const IMAGE_BYTES = 60e6;
+const PATIENCE_MS = 20_000;
 
 /** A line of the daemon's log about its link. */
 interface LinkLine {
@@ -34,13 +36,19 @@ t.test('a daemon tells traffic of others on its cable from that of its own migra
   const source = await a.startDaemon(t, { extraArgs: ['--hot-spots', config] });
   const target = await b.startDaemon(t);
   const { daemon } = source;
-  const says = async (wanted: { hot: boolean; saturated?: boolean }): Promise<LinkLine> =>
-    lineOf(
-      await daemon.logged((line) => {
-        const { link, hot, saturated } = lineOf(line);
-        return link === 'host-a' && hot === wanted.hot && (wanted.saturated ?? saturated) === saturated;
-      }),
+  const says = async (wanted: { hot: boolean; saturated?: boolean }): Promise<LinkLine> => {
+    const logged = daemon.logged((line) => {
+      const { link, hot, saturated } = lineOf(line);
+      return link === 'host-a' && hot === wanted.hot && (wanted.saturated ?? saturated) === saturated;
+    });
+    return lineOf(
+      await within(
+        logged,
+        PATIENCE_MS,
+        () => `no link ${JSON.stringify(wanted)}\n${daemon.log.slice(-5).join('\n')}`,
+      ),
     );
+  };
 
   const hot = says({ hot: true });
   const load = await SocketLoad.start(t, a, b);
