@@ -13,7 +13,7 @@ const keyOf = ({ name, backward }: PlanLink): string => `${name}${backward ? '-'
 
 /**
  * A network in which started migrations share each direction of a link as brokers would have it at best: the earliest
- * deadline takes what its path carries, the next what is left. What is not sent becomes dirty.
+ * deadline takes what its path carries, the next what is left; without a deadline age decides. What is not sent becomes dirty.
  */
 export class FluidNetwork {
   readonly #paths: Paths;
@@ -74,9 +74,10 @@ export class FluidNetwork {
     const spare = new Map<string, number>();
     let next = Infinity;
     const inOrder = [...this.#moving.values()].sort(
-      (a, b) =>
-        (a.task.deadline ?? Number.MAX_VALUE) - (b.task.deadline ?? Number.MAX_VALUE) ||
-        (a.task.id < b.task.id ? -1 : 1),
+      ({ task: a }, { task: b }) =>
+        (a.deadline ?? Number.MAX_VALUE) - (b.deadline ?? Number.MAX_VALUE) ||
+        a.submittedAt - b.submittedAt ||
+        (a.id < b.id ? -1 : 1),
     );
     for (const moving of inOrder) {
       if (moving.syncedAt !== Infinity) {

@@ -123,3 +123,24 @@ export const anyTasks = (hosts: readonly string[], maxLength: number): fc.Arbitr
   fc
     .integer({ min: 1, max: maxLength })
     .chain((count) => fc.tuple(...Array.from({ length: count }, (_, i) => anyTask(`t${i}`, hosts))));
+
+/** Waiting tasks with little more time than they need, which stand in each other's way. */
+export const anyTightTasks = (hosts: readonly string[], maxLength: number): fc.Arbitrary<PlanTask[]> =>
+  fc
+    .tuple(
+      anyTasks(hosts, maxLength),
+      fc.array(fc.integer({ min: 100, max: 500 }), { minLength: maxLength, maxLength }),
+    )
+    .map(([tasks, percent]) =>
+      tasks.map((each, i) => {
+        const needs = (each.left / (100 * MB - 1 * MB)) * SECOND + each.terms.vmmTime;
+        const due = Math.ceil(Math.max(NOON, each.notBefore ?? 0) + (needs * percent[i]!) / 100);
+        return {
+          ...each,
+          state: 'waiting' as const,
+          dirtyRate: Math.min(each.dirtyRate, 1 * MB),
+          terms: { ...each.terms, danger: percent[i]! % 2 === 0 ? 1.1 : each.terms.danger },
+          ...(each.deadline !== undefined && { deadline: millis(due) }),
+        };
+      }),
+    );

@@ -34,6 +34,8 @@ interface Room {
 
 /** A byte's fraction that rounding leaves. */
 const RUNNING_OUT = 1e-6;
+/** Bytes per second above what is dirtied that make a start worth its places; less is what rounding leaves. */
+const CRUMBS = 1;
 
 /** Numbers names as they come. */
 class Numbering {
@@ -152,7 +154,7 @@ class FluidSchedule {
       if (job.state === 'waiting' && !this.#hasPlaces(job)) continue;
       let rate = Number.POSITIVE_INFINITY;
       for (const link of job.links) rate = Math.min(rate, spare[link]!);
-      if (job.state === 'waiting' && job.left > 0 && rate <= job.demand.dirty) continue;
+      if (job.state === 'waiting' && job.left > 0 && rate <= job.demand.dirty + CRUMBS) continue;
       job.rate = rate;
       const sync = this.#syncOf(job);
       if (job.state === 'waiting') {

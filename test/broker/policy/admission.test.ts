@@ -53,6 +53,10 @@ t.test('a share of each link is counted on, the narrowest bounds', async (t) => 
   const limits = { ...NO_LIMITS, share: 0.5 };
   const answer = admit(task('x', { left: 6 * GB, due: 10 * MINUTE }), input([], { limits }));
   t.match(answer.arithmetic, '6.0 GB at 50.0 MB/s = 2m + 10 s for the VM = 2m10s');
+  const second = (due: number) =>
+    admit(task('y', { due }), input([task('x', { due: 2 * MINUTE + 10 * SECOND })], { limits })).feasible;
+  t.equal(second(4 * MINUTE + 9 * SECOND), false, 'also of what tasks share');
+  t.equal(second(4 * MINUTE + 10 * SECOND), true);
 });
 
 t.test('the window is where it starts', async (t) => {
