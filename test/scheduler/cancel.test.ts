@@ -55,6 +55,29 @@ t.test('cancelled when the driver has just succeeded: too late, it is finished i
   t.match(world.texts(id).join('\n'), /too late to cancel: the driver ha[sd] moved the VM/);
 });
 
+t.test(
+  'cancelled, and the driver succeeds in the moment in which it is ended: finished instead',
+  async (t) => {
+    const world = await SchedulerWorld.open(t);
+    const id = await bring(world, 'handing-over');
+    world.driver.succeedsAtStop = true;
+    world.scheduler.cancel(id);
+    await world.untilState(id, 'done');
+    t.equal(world.driver.rollbacks, 0);
+    t.same(world.hosts.cutovers, ['m1']);
+  },
+);
+
+t.test('a cancellation that was answered counts before a report that comes in with it', async (t) => {
+  const world = await SchedulerWorld.open(t);
+  const { id } = await world.submit({ driver: 'none' });
+  await world.untilState(id, 'copying');
+  world.hosts.set('m1', 'mirroring');
+  world.scheduler.cancel(id);
+  await world.untilState(id, 'cancelled');
+  t.same(world.hosts.cutovers, []);
+});
+
 t.test('cancelled while the start is under way: what the start made is cancelled', async (t) => {
   const world = await SchedulerWorld.open(t);
   let answer = (): void => {};

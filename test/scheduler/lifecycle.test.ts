@@ -201,7 +201,9 @@ t.test('one move at a time of a host; the next waits in sync', async (t) => {
   await world.untilState(first.id, 'handing-over');
   world.hosts.set(world.hosts.of('vm2.raw').snapshot.id, 'mirroring');
   await world.until(() => /waits for other moves/.test(world.scheduler.get(second.id).reason), 'it waits');
-  t.equal(world.driver.begun, 1);
+  await world.clock.advance(20_000);
+  t.equal(world.driver.begun, 1, 'still');
+  t.equal(world.scheduler.get(second.id).state, 'copying');
   world.driver.end(first.id, 'moved');
   await world.untilState(second.id, 'handing-over');
   t.equal(world.driver.begun, 2);

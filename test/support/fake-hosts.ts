@@ -151,7 +151,6 @@ export class FakeHosts implements HostControl {
   async *watch(host: string, id: string, signal: AbortSignal): AsyncGenerator<MigrationSnapshot, void, void> {
     let shown: MigrationSnapshot | undefined;
     for (;;) {
-      if (signal.aborted) return;
       this.#check(host, 'watch');
       const { snapshot } = this.find(id);
       if (snapshot !== shown) {
@@ -160,6 +159,8 @@ export class FakeHosts implements HostControl {
         if (isFinal(snapshot.state)) return;
         continue;
       }
+      // Not before: what has arrived is still read.
+      if (signal.aborted) return;
       await new Promise<void>((resolve) => {
         const done = (): void => {
           this.#watchers.delete(done);
@@ -233,6 +234,8 @@ export class FakeDriver implements HypervisorDriver {
   begun = 0;
   rollbacks = 0;
   rollbackError: MigrateFsError | undefined;
+  /** Moves succeed in the moment in which they are to be ended. */
+  succeedsAtStop = false;
   readonly forgotten: string[] = [];
 
   end(task: string, state: 'moved' | 'failed'): void {
@@ -267,7 +270,7 @@ export class FakeDriver implements HypervisorDriver {
   async stop(job: MoveJob): Promise<'moved' | 'not-moved'> {
     const move = this.moves.get(`${job.task} ${job.attempt}`);
     if (move?.state === 'running') {
-      move.state = 'stopped';
+      move.state = this.succeedsAtStop ? 'moved' : 'stopped';
       for (const waiter of move.waiters) waiter();
     }
     return move?.state === 'moved' ? 'moved' : 'not-moved';
