@@ -46,7 +46,17 @@ export const deadlineMargin = (snapshot: MigrationSnapshot, now: Millis): string
   return margin < 0 ? `late by ${formatDuration(-margin)}` : `margin ${formatDuration(margin)}`;
 };
 
-/** How much detail there is room for: `brief` leaves out limits, `briefest` also what is dirty. */
+/** `5.0 s (4.0 to 7.0)`: the estimate, and the band that the real time is expected in. */
+const etaWords = ({ eta, etaLow, etaHigh }: MigrationSnapshot): string => {
+  const expected = formatDuration(eta!);
+  const low = formatDuration(etaLow ?? 0);
+  if (etaHigh === undefined) return `${expected} (${low} or more)`;
+  const high = formatDuration(etaHigh);
+  const inSeconds = [expected, low, high].every((each) => each.endsWith(' s'));
+  return `${expected} (${inSeconds ? low.slice(0, -2) : low} to ${inSeconds ? high.slice(0, -2) : high})`;
+};
+
+/** How much detail there is room for: `brief` leaves out limits and bands, `briefest` also what is dirty. */
 export const DETAIL_LEVELS = ['full', 'brief', 'briefest'] as const;
 
 /** What stands beside the bar: rate, dirty, ETA, deadline margin, and what is out of the ordinary. */
@@ -63,8 +73,10 @@ export const progressDetails = (
     `${formatRate(snapshot.netRate)}${netLimit === UNLIMITED || level !== 'full' ? '' : ` of ${formatRate(netLimit)}`}`,
     ...(level === 'briefest' ? [] : [`dirty ${formatSize(dirtyBytes(snapshot))}`]),
     ...(diskLimit === UNLIMITED || level !== 'full' ? [] : [`disk ${formatRate(diskLimit)}`]),
-    ...(eta !== undefined && state !== 'mirroring' ? [`ETA ${formatDuration(eta)}`] : []),
-    ...(margin ? [margin] : []),
+    ...(eta !== undefined && state !== 'mirroring'
+      ? [`ETA ${level === 'full' ? etaWords(snapshot) : formatDuration(eta)}`]
+      : []),
+    ...(margin ? [level === 'full' && margin.startsWith('margin') ? `deadline ${margin}` : margin] : []),
   ];
 };
 

@@ -2,6 +2,7 @@ import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import fc from 'fast-check';
 import t from 'tap';
+import { progressLine } from '../../src/cli/render.js';
 import { barLine, LineReporter } from '../../src/cli/reporter.js';
 import type { Clock } from '../../src/leaves/clock.js';
 import type { MigrationSnapshot, MigrationState } from '../../src/leaves/migration.js';
@@ -17,7 +18,8 @@ const NOW = millis(snapshotExample.deadline! - 600_000);
 t.test('the bar shows phase, share, rate, dirty, ETA and deadline margin', async (t) => {
   t.equal(
     barLine(snapshotExample, NOW, 120),
-    'bulk copy    [###############...............]  50%  118 MB/s  dirty 64.0 MiB  ETA 5.0 s  margin 9m55s',
+    'bulk copy    [#############.............]  50%  118 MB/s  dirty 64.0 MiB  ETA 5.0 s (4.0 to 7.0)  ' +
+      'deadline margin 9m55s',
   );
 });
 
@@ -33,6 +35,13 @@ t.test('where the terminal is narrow, limits and then the dirty bytes make way f
   );
   t.match(barLine(limited, NOW, 72), /\[#+\.+\] +50% {2}118 MB\/s {2}ETA 5\.0 s {2}margin 9m55s$/);
   t.match(barLine(limited, NOW, 40), /^bulk copy 50% {2}118 MB\/s/);
+});
+
+t.test('the band of the estimate has units where they differ, and says where it has no end', async (t) => {
+  const { etaHigh: _none, ...unbounded } = snapshotExample;
+  t.match(progressLine(unbounded, NOW), /, ETA 5\.0 s \(4\.0 s or more\), deadline margin 9m55s$/);
+  const long = { ...snapshotExample, eta: millis(55_000), etaLow: millis(48_000), etaHigh: millis(65_000) };
+  t.match(progressLine(long, NOW), /, ETA 55 s \(48 s to 1m5s\), deadline margin 9m5s$/);
 });
 
 t.test('a deadline that will be missed says by how much', async (t) => {
