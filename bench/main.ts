@@ -1,7 +1,8 @@
-/** `npm run bench -- fs|migrate|throttle [options]`: measurements against peers in the same run. Not a test. */
+/** `npm run bench -- fs|migrate|throttle|estimates [options]`: measurements against peers in the same run. Not a test. */
 import { Command, InvalidArgumentError } from 'commander';
 import { withCleanup } from '../test/support/cleanup.js';
 import { CONTENDERS, type ContenderName } from './contender.js';
+import { benchEstimates } from './estimate-bench.js';
 import { benchFs } from './fs-bench.js';
 import { benchMigrate, THROTTLE_SECTIONS } from './migrate-bench.js';
 
@@ -73,6 +74,21 @@ program
   .action(async (options) => {
     await withCleanup((cleanup) =>
       benchMigrate({ ...options, size: options.size * MIB }, cleanup, THROTTLE_SECTIONS),
+    );
+  });
+
+program
+  .command('estimates')
+  .description('how well the end of a migration is predicted at half of it, by what the guest does meanwhile')
+  .option('--rounds <n>', 'migrations of each scenario', count, 3)
+  .option('--only <text>', 'only scenarios whose name contains this', '')
+  .option('--size <MB>', 'size of the image', count, 150)
+  .option('--net <MB/s>', 'network limit', count, 10)
+  .option('--dir <path>', 'where images are made; tmpfs', '/dev/shm')
+  .action(async (options) => {
+    const { size, net } = options;
+    await withCleanup((cleanup) =>
+      benchEstimates({ ...options, size: size * 1e6, net: net * 1e6 }, cleanup),
     );
   });
 
