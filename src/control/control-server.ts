@@ -6,13 +6,13 @@ import { MigrateFsError } from '../leaves/errors.js';
 import type { LogSink } from '../leaves/log-sink.js';
 import type { DaemonStatus, LimitSetter, MigrationControl, MigrationSnapshot } from '../leaves/migration.js';
 import { isFinal } from '../leaves/migration.js';
+import type { Role } from '../leaves/role.js';
 import type { Unmount } from '../leaves/unmount.js';
 import { brokerImplementation } from './broker-service.js';
 import type { ControlServer, ListenerOptions } from './grpc-server.js';
 import { serveGrpc, unaryHandler } from './grpc-server.js';
 import { imageDescriptionMessage } from './image-message.js';
 import { migrationMessage, stateName, statusMessage, verifyReportMessage } from './migration-message.js';
-import type { Role } from './roles.js';
 import {
   BROKERS_NAME,
   brokersDefinition,

@@ -17,11 +17,11 @@ import { MigrateFsError } from '../leaves/errors.js';
 import type { HostPort } from '../leaves/host-port.js';
 import { formatHostPort } from '../leaves/host-port.js';
 import type { LogSink } from '../leaves/log-sink.js';
+import type { Role } from '../leaves/role.js';
 import type { TlsIdentity } from '../leaves/tls-identity.js';
 import { assertSafeListener } from '../leaves/tls-identity.js';
 import { millis } from '../leaves/units.js';
 import { roleGate } from './role-gate.js';
-import type { Role } from './roles.js';
 import { callerRole } from './roles.js';
 import {
   KEEPALIVE_INTERVAL,

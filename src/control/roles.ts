@@ -1,11 +1,7 @@
-/** What a caller may do: the role is in its certificate, as an organizational unit (OU) of the subject. */
+/** What a caller of the control port may do, by the role in its certificate. */
 import type { PeerCertificate } from 'node:tls';
-
-/** `admin`: everything. `broker`: looks, and sets the broker's limits. `peer`: another daemon. */
-export type Role = 'admin' | 'broker' | 'peer';
-
-/** Least rights first. */
-const ROLES: readonly Role[] = ['peer', 'broker', 'admin'];
+import type { Role } from '../leaves/role.js';
+import { certificateRole } from '../leaves/role.js';
 
 /** Full names, beside what admins may call: that is everything. */
 const OPEN_TO: Readonly<Record<Exclude<Role, 'admin'>, RegExp>> = {
@@ -19,18 +15,9 @@ interface AuthContext {
   readonly sslPeerCertificate?: PeerCertificate;
 }
 
-/**
- * The role of a caller. A certificate without one of our roles is an admin's, and so is everybody where nobody has
- * certificates; one with several has the least of them. Undefined: certificates are wanted and none is seen.
- */
-export const callerRole = (context: AuthContext | null, tls: boolean): Role | undefined => {
-  if (!tls) return 'admin';
-  const certificate = context?.sslPeerCertificate;
-  if (!certificate) return undefined;
-  // The type knows one unit only; Node gives several as an array.
-  const units = [certificate.subject?.OU ?? []].flat() as readonly string[];
-  return ROLES.find((role) => units.includes(role)) ?? 'admin';
-};
+/** Everybody is an admin where nobody has certificates. Undefined: certificates are wanted and none is seen. */
+export const callerRole = (context: AuthContext | null, tls: boolean): Role | undefined =>
+  tls ? certificateRole(context?.sslPeerCertificate) : 'admin';
 
 /** `path` is `/package.Service/Method`. */
 export const mayCall = (role: Role | undefined, path: string): boolean =>

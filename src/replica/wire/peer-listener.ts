@@ -4,6 +4,8 @@ import type { TLSSocket } from 'node:tls';
 import { createServer as createTlsServer } from 'node:tls';
 import type { Clock } from '../../leaves/clock.js';
 import { MigrateFsError } from '../../leaves/errors.js';
+import type { Role } from '../../leaves/role.js';
+import { certificateRole } from '../../leaves/role.js';
 import type { TlsIdentity } from '../../leaves/tls-identity.js';
 import type { Millis } from '../../leaves/units.js';
 import { millis } from '../../leaves/units.js';
@@ -16,6 +18,9 @@ import { tlsOptions } from './tls-options.js';
 const UNGREETED_MAX = 64;
 /** From the TCP connection to the hello frame, the TLS handshake included. */
 const HELLO_TIMEOUT_DEFAULT = millis(5_000);
+
+/** Whose certificates may send images. */
+const SENDERS: readonly Role[] = ['admin', 'peer'];
 
 export interface ListenOptions {
   readonly host: string;
@@ -57,7 +62,14 @@ export class PeerListener {
       });
       server.on('secureConnection', (secure: TLSSocket) => {
         const raw = sockets.get(keyOf(secure));
-        if (raw) this.#greet(secure, raw);
+        const role = certificateRole(secure.getPeerCertificate());
+        const welcome = role !== undefined && SENDERS.includes(role);
+        if (!welcome)
+          options.log('warn', 'a certificate that is no daemon was refused', {
+            peer: secure.remoteAddress,
+            role,
+          });
+        if (raw && welcome) this.#greet(secure, raw);
         else secure.destroy();
       });
       server.on('tlsClientError', (error, secure) => {
