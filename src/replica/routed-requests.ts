@@ -2,7 +2,7 @@ import { Errno } from '../fs/errno.js';
 import type { BackingCalls } from '../fs/image-io.js';
 import type { ImageSlot, ImageTable } from '../fs/image-table.js';
 import { ImageMode } from '../fs/image-table.js';
-import { isBeingKilled } from '../fs/kernel/caller.js';
+import { isBeingKilled, isEnding } from '../fs/kernel/caller.js';
 import { replyToKernel } from '../fs/kernel/reply.js';
 import { close } from '../fs/libc.js';
 import type { ParticipantEnd, RoutedRequest, RoutedResult } from '../fs/participant.js';
@@ -32,6 +32,10 @@ const INTERRUPT_LOOK = millis(250);
 /** An interrupt may overtake the request that it is about, on its way from thread to thread. */
 const INTERRUPT_UNKNOWN_MAX = millis(2_000);
 const INTERRUPTS_MAX = 4096;
+/** Nobody tells when a process ends that has asynchronous requests under way; the kernel makes it wait for them. */
+const CALLER_LOOK = millis(1_000);
+/** Callers looked at in one go. */
+const CALLERS_MAX = 256;
 
 /** Receives the changes of routed images from every participant and sees to it that each is answered once. */
 export class RoutedRequests {
@@ -44,6 +48,7 @@ export class RoutedRequests {
   readonly #unanswered = new Map<bigint, RoutedRequest>();
   readonly #interrupts = new Map<bigint, Millis>();
   #forgetLook: (() => void) | undefined;
+  #forgetCallerLook: (() => void) | undefined;
 
   constructor(
     participants: readonly ParticipantEnd[],
@@ -63,6 +68,7 @@ export class RoutedRequests {
 
   close(): void {
     this.#forgetLook?.();
+    this.#forgetCallerLook?.();
     for (const { port } of this.#participants) port.close();
   }
 
@@ -94,15 +100,43 @@ export class RoutedRequests {
 
   #endIfKilled(unique: bigint, request: RoutedRequest): boolean {
     if (request.reply.kind !== 'kernel' || !isBeingKilled(request.reply.caller)) return false;
+    return this.#end(unique, request.reply.fuseFd, request);
+  }
+
+  /** Ends the requests of callers that are ending. */
+  #lookAtCallers(): void {
+    const ending = new Map<number, boolean>();
+    for (const [unique, request] of this.#unanswered) {
+      const { reply } = request;
+      if (reply.kind !== 'kernel') continue;
+      if (!ending.has(reply.caller)) {
+        if (ending.size >= CALLERS_MAX) continue;
+        ending.set(reply.caller, isEnding(reply.caller));
+      }
+      if (ending.get(reply.caller)) this.#end(unique, reply.fuseFd, request);
+    }
+    this.#forgetCallerLook = undefined;
+    if (this.#unanswered.size > 0) this.#lookLater();
+  }
+
+  #lookLater(): void {
+    this.#forgetCallerLook ??= this.#clock.after(CALLER_LOOK, () => this.#lookAtCallers());
+  }
+
+  /** False: it is being made, and answered when it is. */
+  #end(unique: bigint, fuseFd: number, request: RoutedRequest): boolean {
     request.unhold?.();
     if (request.begun) return request.unhold !== undefined;
     request.interrupted = true;
-    this.#answerKernel(unique, request.reply.fuseFd, request, -Errno.EINTR);
+    this.#answerKernel(unique, fuseFd, request, -Errno.EINTR);
     return true;
   }
 
   #dispatch(participant: ParticipantEnd, request: RoutedRequest): void {
-    if (request.reply.kind === 'kernel') this.#unanswered.set(request.reply.unique, request);
+    if (request.reply.kind === 'kernel') {
+      this.#unanswered.set(request.reply.unique, request);
+      this.#lookLater();
+    }
     const reply = (result: number): void => this.#answer(participant, request, result);
     if (request.op !== 'write' || !request.sync) this.#perform(request, reply);
     else {
