@@ -2,19 +2,19 @@ import t from 'tap';
 import { MoveSlots } from '../../src/broker/scheduler/move-slots.js';
 import { Random, seedFromEnvironment } from '../support/random.js';
 
-const never = new AbortController().signal;
+const never = (): AbortSignal => new AbortController().signal;
 
 t.test('a host has as many moves as it has places; the next gets the one that is given back', async (t) => {
   const slots = new MoveSlots(1);
-  const first = await slots.take(['a', 'b'], never);
+  const first = await slots.take(['a', 'b'], never());
   t.notOk(slots.isFree('b'));
   const events: string[] = [];
-  const second = slots.take(['b', 'c'], never).then((release) => {
+  const second = slots.take(['b', 'c'], never()).then((release) => {
     events.push('second');
     return release;
   });
   // Asked for after it, from hosts that are free.
-  const third = await slots.take(['d', 'e'], never);
+  const third = await slots.take(['d', 'e'], never());
   events.push('third');
   first();
   (await second)();
@@ -24,14 +24,14 @@ t.test('a host has as many moves as it has places; the next gets the one that is
 
 t.test('who gives up waiting holds nothing', async (t) => {
   const slots = new MoveSlots(1);
-  const first = await slots.take(['b'], never);
+  const first = await slots.take(['b'], never());
   const impatient = new AbortController();
   const second = slots.take(['a', 'b'], impatient.signal);
   impatient.abort(new Error('enough'));
   await t.rejects(second, { message: 'enough' });
-  const third = await slots.take(['a'], never);
+  const third = await slots.take(['a'], never());
   first();
-  (await slots.take(['a', 'b'].slice(1), never))();
+  (await slots.take(['a', 'b'].slice(1), never()))();
   third();
   await t.rejects(slots.take(['a'], impatient.signal), { message: 'enough' });
 });
@@ -47,7 +47,7 @@ t.test('moves in all directions end, and never are more than allowed under way',
   const move = async (): Promise<void> => {
     const source = random.pick(hosts);
     const target = random.pick(hosts.filter((host) => host !== source));
-    const release = await slots.take([source, target], never);
+    const release = await slots.take([source, target], never());
     for (const host of [source, target]) under.set(host, (under.get(host) ?? 0) + 1);
     most = Math.max(most, ...under.values());
     await new Promise((resolve) => setImmediate(resolve));
