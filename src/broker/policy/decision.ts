@@ -42,6 +42,8 @@ export interface DiskMemory {
   readonly demand: number;
   /** Decisions in a row at which Expression 1 did not hold. */
   readonly endangeredPeriods: number;
+  /** When it was decided: wall clock. */
+  readonly at: Millis;
 }
 
 /** Nothing of the past counts but the previous one of these. */

@@ -9,16 +9,19 @@ import { isCopying } from './laxity.js';
 
 /** Expression 1 counts as endangered when less than this part of what is needed would be to spare. */
 export const DISK_MARGIN = 0.1;
-/** And less than this: the margin melts as the end comes near, while decisions and phase edges take what they take. */
+/** And less than this, or two periods: the margin melts as the end comes near, while decisions take what they take. */
 export const DISK_SLACK = millis(2_000);
 /**
- * While a guest at the floor would leave this many times what is needed, a limit can wait: what is limited early is
+ * While a guest at the floor would leave this many times what is needed, and twice the slack, a limit can wait: what is limited early is
  * written late, and dirty again when it counts; and the guest may stop, or the network have more to give, by itself.
  */
 export const DISK_CAN_WAIT = 1.5;
 /** Expression 1 has to be endangered at this many decisions in a row before a guest is limited. */
 export const DISK_CONFIRMATIONS = 2;
-/** A limit is released when Expression 1 holds even if the guest wrote this part more than it wants to. */
+/**
+ * A limit is released when Expression 1 holds even if the guest wrote this part more than it wants to, and when the
+ * guest does not press against it, or another limit could wait.
+ */
 export const DISK_RELEASE = 0.1;
 /** A limit that shortens what is needed by no more than this part would only be in the guest's way. */
 export const DISK_GAIN_MIN = 0.01;
@@ -48,10 +51,12 @@ const writing = (load: TransferLoad, rate: number): TransferLoad => ({
   dirtyRate: load.writeRate > 0 ? (load.dirtyRate * rate) / load.writeRate : load.dirtyRate,
 });
 
+const isPressing = (load: TransferLoad, limit: BytesPerSecond): boolean => load.writeRate >= limit * PRESSING;
+
 /** What the guest would write without a limit, as far as that is known under one. */
 const demandOf = (load: TransferLoad, limit: BytesPerSecond, memory: DiskMemory): number => {
   if (limit === UNLIMITED) return load.writeRate;
-  const faded = load.writeRate >= limit * PRESSING ? memory.demand : memory.demand * DEMAND_DECAY;
+  const faded = isPressing(load, limit) ? memory.demand : memory.demand * DEMAND_DECAY;
   return Math.max(faded, load.writeRate);
 };
 
@@ -71,10 +76,10 @@ export const diskLimit = (
   previous: Pick<Decision, 'diskLimit' | 'disk'> | undefined,
 ): DiskLimit => {
   const before = previous?.diskLimit ?? UNLIMITED;
-  const memory = previous?.disk ?? { demand: 0, endangeredPeriods: 0 };
+  const memory = previous?.disk ?? { demand: 0, endangeredPeriods: 0, at };
   const none = (demand: number, endangeredPeriods = 0): DiskLimit => ({
     limit: UNLIMITED,
-    memory: { demand, endangeredPeriods },
+    memory: { demand, endangeredPeriods, at },
     action: before === UNLIMITED ? 'none' : 'release',
   });
   if (!isCopying(state) && state !== 'interrupted' && state !== 'paused') return none(0);
@@ -88,23 +93,27 @@ export const diskLimit = (
     return left === undefined ? Number.POSITIVE_INFINITY : left.expected + terms.vmmTime;
   };
   const required = requiredRatio(terms.warning);
+  const slack = Math.max(DISK_SLACK, 2 * (at - memory.at));
   const holds = (wanted: number, limit: BytesPerSecond): boolean =>
-    needed(wanted, limit) * required + DISK_SLACK <= timeToDeadline;
+    needed(wanted, limit) * required + slack <= timeToDeadline;
   // Writes that leave more dirty may end the rounds sooner, so that more is not always worse.
   const wishes = before === UNLIMITED ? [demand] : [demand, demand * (1 + DISK_RELEASE)];
-  if (wishes.every((wanted) => holds(wanted, UNLIMITED))) return none(demand);
   const free = needed(demand, UNLIMITED);
   const floored = needed(demand, terms.diskFloor);
+  const canWait = floored * DISK_CAN_WAIT + 2 * slack <= timeToDeadline;
+  const fine = wishes.every((wanted) => holds(wanted, UNLIMITED));
+  if (fine && (canWait || !isPressing(load, before))) return none(demand);
   if (demand <= terms.diskFloor || floored >= free * (1 - DISK_GAIN_MIN)) return none(demand);
 
   const endangeredPeriods = Math.min(memory.endangeredPeriods + 1, DISK_CONFIRMATIONS);
   const late = free - timeToDeadline;
   if (before === UNLIMITED) {
     const waiting = { ...none(demand, endangeredPeriods), late };
-    if (floored * DISK_CAN_WAIT <= timeToDeadline) return { ...waiting, action: 'wait' };
+    if (canWait) return { ...waiting, action: 'wait' };
     if (endangeredPeriods < DISK_CONFIRMATIONS) return waiting;
   }
-  const next = { demand, endangeredPeriods };
+  if (fine) return { limit: before, memory: { demand, endangeredPeriods, at }, action: 'keep' };
+  const next = { demand, endangeredPeriods, at };
   const limit = weakest(terms.diskFloor, demand, (tried) => wishes.every((wanted) => holds(wanted, tried)));
   return limit === undefined
     ? { limit: terms.diskFloor, memory: next, action: 'floor', late: floored - timeToDeadline }

@@ -165,9 +165,10 @@ t.test(
   'late: it waits while a guest at the floor would leave half as much again of what is needed',
   async (t) => {
     const floored = timeLeftWith(observationOf(ENDANGERED).load, { writeLimit: 1 * MB })!.expected / 1000;
-    const waiting = settled(due(floored * DISK_CAN_WAIT + 0.1), observationOf(ENDANGERED));
+    const later = floored * DISK_CAN_WAIT + (2 * DISK_SLACK) / 1000;
+    const waiting = settled(due(later + 0.1), observationOf(ENDANGERED));
     t.match(waiting, { limit: UNLIMITED, action: 'wait' });
-    const now = next(due(floored * DISK_CAN_WAIT - 0.1), observationOf(ENDANGERED), waiting);
+    const now = next(due(later - 0.1), observationOf(ENDANGERED), waiting);
     t.equal(now.action, 'limit', 'and then it comes at once');
     t.ok(now.limit < 30 * MB);
   },
@@ -212,7 +213,7 @@ const arbitraryTight = fc
     const floored = timeLeftWith(load, { writeLimit: terms.diskFloor })!.expected;
     const needed = Math.max(0, floored + (free - floored) * where) + terms.vmmTime;
     const deadline = millis(needed * marginOf(terms) + DISK_SLACK);
-    const canWait = (floored + terms.vmmTime) * DISK_CAN_WAIT <= deadline;
+    const canWait = (floored + terms.vmmTime) * DISK_CAN_WAIT + 2 * DISK_SLACK <= deadline;
     return { subject: { terms, deadline }, load, canWait, helps: (free - floored) / (free + terms.vmmTime) };
   });
 

@@ -23,7 +23,7 @@ const decided = (zone: BrokerZone, stalledPeriods = 0): Decision => ({
   netLimit: UNLIMITED,
   diskLimit: UNLIMITED,
   memory: { lastAction: 'increase', quietPeriods: 0 },
-  disk: { demand: 0, endangeredPeriods: 0 },
+  disk: { demand: 0, endangeredPeriods: 0, at: millis(0) },
   stalledPeriods,
   askOn: [],
   reason: '',
