@@ -8,7 +8,10 @@ import { bytesPerSecond, millis, UNLIMITED } from '../../src/leaves/units.js';
 import { runFioOk } from '../support/fio.js';
 import type { Pair } from '../support/pair.js';
 import { Recording } from '../support/recording.js';
-import { TestBed } from '../support/test-bed.js';
+import { type RunResult, runCli } from '../support/run.js';
+import type { Teardown } from '../support/scratch.js';
+import { type BedHost, TestBed } from '../support/test-bed.js';
+import { TestScheduler } from '../support/test-scheduler.js';
 import { waitFor } from '../support/wait-for.js';
 import {
   type Context,
@@ -28,6 +31,8 @@ const IMAGE_BYTES = 150 * MB;
 /** Between two writes of 256 KiB: up to 26 MB/s. */
 const THINK_US = 10_000;
 const DEADLINE_SECONDS = 30;
+/** Less than the link takes for all of it, the guest standing still. */
+const INFEASIBLE_SECONDS = 12;
 /** How long the one without a broker is looked at. */
 const GIVE_UP_SECONDS = 120;
 const LOOK_MS = 500;
@@ -140,6 +145,24 @@ const trial = async (
   return { syncedAfter: synced, limitedAfter, releasedAfter };
 };
 
+/** What the scheduler says of a deadline that the link does not allow, and with which exit status. */
+const refusal = async (t: Teardown, a: BedHost, b: BedHost, image: string): Promise<RunResult> => {
+  const host = (name: string, { server, data }: BedHost): object => ({ name, control: server, data });
+  const capacity = `${(RATE * 8) / MB}Mbit/s`;
+  const scheduler = await TestScheduler.start(t, {
+    topology: {
+      hosts: [host('host-a', a), host('host-b', b)],
+      switches: ['rack'],
+      links: [
+        { name: 'a-rack', between: ['host-a', 'rack'], capacity },
+        { name: 'b-rack', between: ['host-b', 'rack'], capacity },
+      ],
+    },
+  });
+  const task = ['submit', 'vm', image, '--from=host-a', '--to=host-b'];
+  return runCli([...task, `--deadline=${INFEASIBLE_SECONDS}s`, `--server=${scheduler.address}`]);
+};
+
 export const diskLimit: Experiment = async (context) => {
   const { t } = context;
   const bed = await TestBed.create(t, { a: { rate: RATE }, b: { rate: RATE } });
@@ -152,7 +175,14 @@ export const diskLimit: Experiment = async (context) => {
   const cable = (): number => a.bytesSent;
   const without = await trial(context, pair, cable, 'without-broker', false);
   const managed = await trial(context, pair, cable, 'with-broker', true);
+  const refused = await refusal(t, a, b, 'with-broker.raw');
   const findings: Finding[] = [
+    isSo(
+      `a deadline in ${INFEASIBLE_SECONDS} s at submission`,
+      refused.stderr.trim(),
+      'refused with numbers',
+      refused.code === 1 && /\d+ s/.test(refused.stderr) && /MB\/s/.test(refused.stderr),
+    ),
     isSo(
       'without a broker: in sync after',
       `${without.syncedAfter.toFixed(1)} s`,

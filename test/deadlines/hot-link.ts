@@ -182,9 +182,9 @@ const experiment =
     const options: HotLinkOptions = {
       name,
       rate: 20 * MB,
-      period: 2000,
+      period: 3000,
       quietPeriods: QUIET_PERIODS,
-      hotSeconds: 40,
+      hotSeconds: 45,
       cooledSeconds: 30,
       load,
     };

@@ -22,7 +22,7 @@ import { watchedInterface } from './watched-interface.js';
 
 const RATE = 20 * MB;
 const IMAGE_BYTES = 400 * MB;
-const DEADLINE_SECONDS = 110;
+const DEADLINE_SECONDS = 105;
 const LOOK_MS = 1000;
 const LINK = 'host-a';
 const THRESHOLDS = [
@@ -39,7 +39,7 @@ const secondsOf = (values: readonly (number | undefined)[]): string =>
 
 export const sharedLink: Experiment = async (context: Context) => {
   const { t, say } = context;
-  const bed = await TestBed.create(t, { a: { rate: RATE }, b: { rate: RATE } });
+  const bed = await TestBed.create(t, { a: { rate: RATE, fair: true }, b: { rate: RATE } });
   const [a, b] = [bed.host('a'), bed.host('b')];
   const [source, target] = await Promise.all([
     a.startDaemon(t, { extraArgs: watchedInterface(t, LINK, RATE) }),

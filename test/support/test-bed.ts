@@ -15,13 +15,18 @@ const DATA_PORT = 7071;
 /** One segment of a connection leaves in one piece: 64 KiB with its headers. */
 const BURST_BYTES = 68_000;
 /** A full queue is this long: as that of a switch. */
-const QUEUE_MS = 20;
+const QUEUE_MS = 50;
 /** Of the network that leads to the test. */
 const SIDE_NETWORK = '10.78.0';
 
 export interface CableOptions {
   /** Bytes per second of each direction, frame headers included; absent: as fast as it goes. */
   readonly rate?: number;
+  /**
+   * What the host sends is shared evenly among its connections, as hosts do by default (fq_codel); without it they share
+   * one queue, where one may have half as much again as another for a while.
+   */
+  readonly fair?: boolean;
 }
 
 /** One host of the bed. */
@@ -41,6 +46,11 @@ export class BedHost {
     return `${this.address}:${CONTROL_PORT}`;
   }
 
+  /** Address of its data port. */
+  get data(): string {
+    return `${this.address}:${DATA_PORT}`;
+  }
+
   /** Bytes that it has put on its cable so far, frame headers included. */
   get bytesSent(): number {
     return this.namespace.counters('eth0').bytesSent;
@@ -56,11 +66,33 @@ export class BedHost {
       ...options,
       prefix: this.namespace.prefix,
       listen: this.server,
-      data: `${this.address}:${DATA_PORT}`,
+      data: this.data,
       extraArgs: ['--insecure', ...(options.extraArgs ?? [])],
     });
   }
 }
+
+/** Queues of a fair interface: three connections share none in 49 of 50 cases. */
+const QUEUES = 128;
+
+/**
+ * One class of tc-htb(8) for each value of seven bits of the sender's port (the lowest is the same for most), all of them
+ * borrowing from one: as much each. A little below the rate, so that the queues are here.
+ */
+const fairlyShared = (device: string, rate: number): string => {
+  const total = Math.round(rate * 0.98);
+  const queue = (number: number, id: string): string => `
+    class add dev ${device} parent 1:1 classid 1:${id} htb rate ${Math.floor(total / QUEUES / 2)}bps ceil ${total}bps quantum 3028 burst 20000 cburst 20000
+    qdisc add dev ${device} parent 1:${id} bfifo limit 200000
+    filter add dev ${device} parent 1: protocol ip prio 1 u32 match ip protocol 6 0xff match u16 ${number * 2} 0x00fe at 20 flowid 1:${id}`;
+  const queues = Array.from({ length: QUEUES }, (_, i) => queue(i, (i + 16).toString(16)));
+  return `tc -batch - <<'END'
+    qdisc add dev ${device} root handle 1: htb default 10
+    class add dev ${device} parent 1: classid 1:1 htb rate ${total}bps burst ${BURST_BYTES} cburst ${BURST_BYTES}
+    ${queues.join('')}
+END
+`;
+};
 
 const shaped = (device: string, { rate }: CableOptions): string =>
   rate === undefined
@@ -120,7 +152,7 @@ export class TestBed {
       ip address add ${SIDE_NETWORK}.${number}/24 dev side0
       ip link set eth0 up
       ip link set side0 up
-      ${shaped('eth0', cable)}
+      ${cable.fair && cable.rate !== undefined ? fairlyShared('eth0', cable.rate) : shaped('eth0', cable)}
     `);
     await middle.script(`
       ip link set port${number} master switch up
