@@ -1,32 +1,19 @@
-import { createSecureContext } from 'node:tls';
-import type { ServiceError } from '@grpc/grpc-js';
-import { Client, credentials, Metadata } from '@grpc/grpc-js';
 import type { BackOffAnswer, BackOffRequest, BrokerSnapshot, PathLink } from '../leaves/broker.js';
-import type { Clock } from '../leaves/clock.js';
-import { systemClock } from '../leaves/clock.js';
-import { MigrateFsError } from '../leaves/errors.js';
-import type { HostPort } from '../leaves/host-port.js';
-import { formatHostPort } from '../leaves/host-port.js';
 import type { DaemonStatus, ImageDescription, MigrationSnapshot } from '../leaves/migration.js';
-import type { TlsIdentity } from '../leaves/tls-identity.js';
 import type { BytesPerSecond, Millis } from '../leaves/units.js';
 import { millis } from '../leaves/units.js';
 import type { Holder, UnmountRequest } from '../leaves/unmount.js';
 import { backOffAnswerOf, backOffRequestMessage, brokerSnapshotOf, pathMessage } from './broker-message.js';
 import type { BrokerMethod, BrokerMethods } from './broker-wire.js';
+import type { ChannelOptions } from './grpc-channel.js';
+import { GrpcChannel } from './grpc-channel.js';
 import { imageDescriptionOf } from './image-message.js';
 import type { ReceivedVerifyReport } from './migration-message.js';
 import { snapshotOf, statusOf, verifyReportOf, wholeKbPerS } from './migration-message.js';
-import {
-  KEEPALIVE_INTERVAL,
-  KEEPALIVE_TIMEOUT,
-  methodDefinition,
-  REQUEST_BYTES_MAX,
-  RESPONSE_BYTES_MAX,
-} from './service-definition.js';
+import { methodDefinition } from './service-definition.js';
 import type { StartOptions } from './start-request.js';
 import { startRequestMessage } from './start-request.js';
-import { errorOfStatus } from './status-error.js';
+import { DAEMON } from './status-error.js';
 import type { MigrationMessage, QueryProgressResponse, UnaryMethod, UnaryMethods } from './wire.js';
 
 /** How long a call may take that only asks or sets something. */
@@ -43,45 +30,20 @@ const VERIFY_TIMEOUT = millis(24 * 3_600_000);
 type Methods = UnaryMethods & BrokerMethods;
 type Method = UnaryMethod | BrokerMethod;
 
-interface ControlClientOptions {
-  readonly server: HostPort;
-  readonly tls?: TlsIdentity | undefined;
-  readonly clock?: Clock;
-}
-
-const credentialsOf = (identity: TlsIdentity | undefined) => {
-  if (!identity) return credentials.createInsecure();
-  try {
-    return credentials.createFromSecureContext(createSecureContext({ ...identity, minVersion: 'TLSv1.3' }));
-  } catch (error) {
-    throw new MigrateFsError('INVALID_ARGUMENT', `the TLS files do not fit: ${(error as Error).message}`, {
-      cause: error,
-    });
-  }
-};
-
 /** Nothing is sent before the first call. INVALID_ARGUMENT: bad PEMs. */
-export const connect = (options: ControlClientOptions): ControlClient => new ControlClient(options);
+export const connect = (options: ChannelOptions): ControlClient => new ControlClient(options);
 
 /** A client of the network API in the program's own vocabulary; every failure is a `MigrateFsError`. */
 export class ControlClient implements Disposable {
-  /** `host:port` of the daemon. */
-  readonly server: string;
-  readonly #client: Client;
-  readonly #clock: Clock;
+  readonly #channel: GrpcChannel;
 
-  constructor({ server, tls, clock = systemClock }: ControlClientOptions) {
-    this.server = formatHostPort(server);
-    this.#clock = clock;
-    this.#client = new Client(this.server, credentialsOf(tls), {
-      'grpc.max_receive_message_length': RESPONSE_BYTES_MAX,
-      'grpc.max_send_message_length': REQUEST_BYTES_MAX,
-      'grpc.keepalive_time_ms': KEEPALIVE_INTERVAL,
-      'grpc.keepalive_timeout_ms': KEEPALIVE_TIMEOUT,
-      'grpc.keepalive_permit_without_calls': 0,
-      // Daemons are addressed directly; a proxy of the environment is meant for the web.
-      'grpc.enable_http_proxy': 0,
-    });
+  constructor(options: ChannelOptions) {
+    this.#channel = new GrpcChannel(options, DAEMON);
+  }
+
+  /** `host:port` of the daemon. */
+  get server(): string {
+    return this.#channel.server;
   }
 
   async start(options: StartOptions): Promise<MigrationSnapshot> {
@@ -181,60 +143,25 @@ export class ControlClient implements Disposable {
    * migrations, without end. Aborting `signal` ends it quietly.
    */
   async *watch(migrationId: string, signal?: AbortSignal): AsyncGenerator<MigrationSnapshot, void, void> {
-    const { path, requestSerialize, responseDeserialize } = methodDefinition('WatchMigration');
-    const call = this.#client.makeServerStreamRequest(
-      path,
-      requestSerialize,
-      responseDeserialize,
-      { migrationId },
-      new Metadata(),
-    );
-    const onAbort = (): void => call.cancel();
-    if (signal?.aborted) call.cancel();
-    signal?.addEventListener('abort', onAbort, { once: true });
-    try {
-      for await (const message of call) yield snapshotOf(message as MigrationMessage);
-    } catch (error) {
-      if (signal?.aborted) return;
-      throw error instanceof MigrateFsError ? error : errorOfStatus(error as ServiceError, this.server);
-    } finally {
-      signal?.removeEventListener('abort', onAbort);
-      call.cancel();
-    }
+    const method = methodDefinition('WatchMigration');
+    for await (const message of this.#channel.stream(method, { migrationId }, signal))
+      yield snapshotOf(message as MigrationMessage);
   }
 
   close(): void {
-    this.#client.close();
+    this.#channel[Symbol.dispose]();
   }
 
   [Symbol.dispose](): void {
     this.close();
   }
 
-  #unary<M extends Method>(
+  async #unary<M extends Method>(
     method: M,
     request: Methods[M][0],
     timeout: Millis = CALL_TIMEOUT,
     signal?: AbortSignal,
   ): Promise<Methods[M][1]> {
-    const { path, requestSerialize, responseDeserialize } = methodDefinition(method);
-    return new Promise((resolve, reject) => {
-      const call = this.#client.makeUnaryRequest(
-        path,
-        requestSerialize,
-        responseDeserialize,
-        request,
-        new Metadata(),
-        { deadline: new Date(this.#clock.wall() + timeout) },
-        (error, response) => {
-          signal?.removeEventListener('abort', onAbort);
-          if (error) reject(errorOfStatus(error, this.server));
-          else resolve(response as Methods[M][1]);
-        },
-      );
-      const onAbort = (): void => call.cancel();
-      signal?.addEventListener('abort', onAbort, { once: true });
-      if (signal?.aborted) onAbort();
-    });
+    return (await this.#channel.call(methodDefinition(method), request, timeout, signal)) as Methods[M][1];
   }
 }

@@ -18,6 +18,9 @@ import {
 import type { ServerKind } from './status-error.js';
 import { errorOfStatus } from './status-error.js';
 
+/** Milliseconds. */
+const RECONNECT_BACKOFF_MAX = 5_000;
+
 export interface ChannelOptions {
   readonly server: HostPort;
   readonly tls?: TlsIdentity | undefined;
@@ -53,15 +56,22 @@ export class GrpcChannel implements Disposable {
       'grpc.keepalive_time_ms': KEEPALIVE_INTERVAL,
       'grpc.keepalive_timeout_ms': KEEPALIVE_TIMEOUT,
       'grpc.keepalive_permit_without_calls': 0,
+      // The library's own would keep a server that is back unreachable for up to two minutes.
+      'grpc.max_reconnect_backoff_ms': RECONNECT_BACKOFF_MAX,
       // Servers are addressed directly; a proxy of the environment is meant for the web.
       'grpc.enable_http_proxy': 0,
     });
   }
 
-  call(method: MethodDefinition<object, object>, request: object, timeout: Millis): Promise<object> {
+  call(
+    method: MethodDefinition<object, object>,
+    request: object,
+    timeout: Millis,
+    signal?: AbortSignal,
+  ): Promise<object> {
     const { path, requestSerialize, responseDeserialize } = method;
     return new Promise((resolve, reject) => {
-      this.#client.makeUnaryRequest(
+      const call = this.#client.makeUnaryRequest(
         path,
         requestSerialize,
         responseDeserialize,
@@ -69,10 +79,14 @@ export class GrpcChannel implements Disposable {
         new Metadata(),
         { deadline: new Date(this.#clock.wall() + timeout) },
         (error, response) => {
+          signal?.removeEventListener('abort', onAbort);
           if (error) reject(errorOfStatus(error, this.server, this.#kind));
           else resolve(response as object);
         },
       );
+      const onAbort = (): void => call.cancel();
+      signal?.addEventListener('abort', onAbort, { once: true });
+      if (signal?.aborted) onAbort();
     });
   }
 
