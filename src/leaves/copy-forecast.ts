@@ -19,6 +19,8 @@ const SHRINK_DOUBT = 0.02;
 const ROUNDS_MAX = 160;
 /** Beyond it everything in the working set is dirty, and `expm1` would overflow. */
 const EXPONENT_MAX = 500;
+/** Of the network rate: fewer writes change nothing. */
+const WRITES_MIN = 1e-9;
 /** Below it nothing is rewritten while it is copied. */
 const EXPONENT_MIN = 1e-6;
 
@@ -158,7 +160,7 @@ export const convergence = (course: LastPart, workingSet: number, left: number):
   const { net, writeRate, allocated, flow, mirrorRate } = course;
   const half = net / 2;
   const atLeast = left / (net - Math.min(mirrorRate, half));
-  if (writeRate <= 0 || left <= 0) return atLeast;
+  if (writeRate <= net * WRITES_MIN || left <= 0) return atLeast;
   const spread = Math.max(flow > 0 ? allocated : workingSet, left);
   // Below this much, the mirror takes its half.
   const limit = writeRate > half ? Math.min(spread * (1 - half / writeRate), left) : 0;
