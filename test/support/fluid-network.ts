@@ -11,6 +11,9 @@ interface Moving {
 
 const keyOf = ({ name, backward }: PlanLink): string => `${name}${backward ? '-' : '+'}`;
 
+/** A guest is limited to what its terms allow at worst. */
+const dirtyOf = ({ dirtyRate, terms }: PlanTask): number => Math.min(dirtyRate, terms.diskFloor);
+
 /**
  * A network in which started migrations share each direction of a link as brokers would have it at best: the earliest
  * deadline takes what its path carries, the next what is left; without a deadline age decides. What is not sent becomes dirty.
@@ -49,7 +52,7 @@ export class FluidNetwork {
       const next = Math.min(until, this.#nextChange());
       const passed = (next - this.now) / 1000;
       for (const moving of this.#moving.values()) {
-        const drain = moving.rate - moving.task.dirtyRate;
+        const drain = moving.rate - dirtyOf(moving.task);
         if (moving.syncedAt !== Infinity) continue;
         moving.left = Math.min(moving.task.left, moving.left - drain * passed);
         // Within a byte: times are rounded.
@@ -88,7 +91,7 @@ export class FluidNetwork {
       moving.rate = Math.min(...moving.path.map((link) => spare.get(keyOf(link)) ?? link.capacity));
       for (const link of moving.path)
         spare.set(keyOf(link), (spare.get(keyOf(link)) ?? link.capacity) - moving.rate);
-      const drain = moving.rate - moving.task.dirtyRate;
+      const drain = moving.rate - dirtyOf(moving.task);
       if (drain > 0) next = Math.min(next, this.now + (moving.left / drain) * 1000 + 0.001);
     }
     return next;

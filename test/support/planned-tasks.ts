@@ -138,7 +138,6 @@ export const anyTightTasks = (hosts: readonly string[], maxLength: number): fc.A
         return {
           ...each,
           state: 'waiting' as const,
-          dirtyRate: Math.min(each.dirtyRate, 1 * MB),
           terms: { ...each.terms, danger: percent[i]! % 2 === 0 ? 1.1 : each.terms.danger },
           ...(each.deadline !== undefined && { deadline: millis(due) }),
         };

@@ -64,8 +64,15 @@ const attempt = (
   const demands = admitted.map((task) => demandOf(task, paths, limits, guest));
   const times = fluidSchedule([...demands, demand], limits, now);
   const late = admitted.filter((task) => isLate(times.get(task.id)!.end, task.deadline));
-  // Nobody is to blame for what is late anyway, unless it becomes later.
-  const without = late.length === 0 ? times : fluidSchedule(demands, limits, now);
+  // Nobody is to blame for what is late anyway, even with guests limited, unless it becomes later.
+  const without =
+    late.length === 0
+      ? times
+      : fluidSchedule(
+          admitted.map((task) => demandOf(task, paths, limits, 'limited')),
+          limits,
+          now,
+        );
   const endangered = late.filter((task) => {
     const before = without.get(task.id)!.end;
     return !isLate(before, task.deadline) || times.get(task.id)!.end > before + TOLERANCE;

@@ -1,6 +1,6 @@
 /** Who occupies the places of hosts and links, and for whom free ones have to be kept. */
 import type { Millis } from '../../leaves/units.js';
-import { byDeadline, type Demand, ownLatestStart, releaseOf } from './demand.js';
+import { type Demand, ownLatestStart, releaseOf } from './demand.js';
 import type { PlanTask } from './task.js';
 
 /** A migration that yields to others may take this many times as long as with the path to itself. */
@@ -80,7 +80,7 @@ export class Places {
     return undefined;
   }
 
-  /** An earlier deadline that would come too late to a place if `demand` took it now, and would not otherwise. */
+  /** A deadline that would come too late to a place if `demand`, which has none, took it now, and not otherwise. */
   keptFor(demand: Demand): Kept | undefined {
     const until = this.#until(demand);
     for (const { key, name, size } of demand.places) {
@@ -89,7 +89,7 @@ export class Places {
       for (const claim of claims) {
         if (claim.latestStart >= until) break;
         const { task } = claim.demand;
-        if (byDeadline(task, demand.task) < 0 && !this.#started.has(task.id)) waiting.push(claim);
+        if (!this.#started.has(task.id)) waiting.push(claim);
       }
       if (waiting.length === 0) continue;
       const busy = occupants.map((occupant) => occupant.until);
@@ -124,6 +124,7 @@ export class Places {
     for (const { key } of demand.places) this.#at(key).occupants.push(occupant);
   }
 
+  /** One with a deadline takes up to then at most. */
   #until({ task, duration }: Demand): number {
     const slowed = this.#now + SLOWED * duration;
     return Math.max(this.#now + duration, Math.min(task.deadline ?? slowed, slowed));

@@ -155,6 +155,16 @@ t.test('what is late anyway is no reason to refuse others', async (t) => {
   );
 });
 
+t.test('a promise that needs its guest limited is not late anyway', async (t) => {
+  // 8 GB take 90.8 s with a disk limit, and never end without one.
+  const promised = task('promised', { left: 8 * GB, dirtyRate: 120 * MB, due: 2 * MINUTE });
+  const beside = (due: number) => admit(task('x', { left: 2 * GB, due }), input([promised])).feasible;
+  t.equal(admit(promised, input([])).feasible, true);
+  t.equal(beside(30 * SECOND), true, 'both fit');
+  const longer = (due: number) => admit(task('x', { left: 4 * GB, due }), input([promised])).feasible;
+  t.equal(longer(50 * SECOND), false, 'the promise would be late');
+});
+
 t.test('tasks without a deadline do not stand in the way', async (t) => {
   const others = [task('waits', { left: 1000 * GB }), task('runs', { left: 1000 * GB, state: 'running' })];
   t.equal(admit(task('x', { due: 71 * SECOND }), input(others)).feasible, true);
