@@ -2,6 +2,7 @@ import { setMaxListeners } from 'node:events';
 import { formatDuration } from '../../leaves/duration.js';
 import { MigrateFsError } from '../../leaves/errors.js';
 import type { HotSpots } from '../../leaves/hot-spots.js';
+import type { ImageDescription } from '../../leaves/migration.js';
 import type {
   SchedulerControl,
   TaskDecision,
@@ -80,13 +81,13 @@ export class Scheduler implements SchedulerControl, AsyncDisposable {
   }
 
   async submit(request: TaskRequest): Promise<TaskSnapshot> {
-    const { book, hosts, clock, defaultDriver } = this.#options;
+    const { book, clock, defaultDriver } = this.#options;
     const before = repeated(request, book);
     if (before) return book.snapshot(before.id);
     const driver = request.driver ?? defaultDriver;
     const { source, images } = request;
     checkRequest(request, driver, this.#rules, clock.wall());
-    const described = await hosts.describe(source, images, this.#within(DESCRIBE_MAX));
+    const described = await this.#describe(source, images);
     const meanwhile = repeated(request, book);
     if (meanwhile) return book.snapshot(meanwhile.id);
     checkRequest(request, driver, this.#rules, clock.wall());
@@ -192,17 +193,18 @@ export class Scheduler implements SchedulerControl, AsyncDisposable {
     this.#launch(id);
   }
 
-  #within(limit: Millis): AbortSignal {
+  async #describe(source: string, images: readonly string[]): Promise<readonly ImageDescription[]> {
+    const { hosts, clock } = this.#options;
     const late = new AbortController();
-    this.#options.clock.after(limit, () =>
-      late.abort(
-        new MigrateFsError(
-          'DEADLINE_EXCEEDED',
-          `the source daemon did not answer in ${formatDuration(limit)}`,
-        ),
-      ),
+    const words = `${source} did not answer in ${formatDuration(DESCRIBE_MAX)}`;
+    const forget = clock.after(DESCRIBE_MAX, () =>
+      late.abort(new MigrateFsError('DEADLINE_EXCEEDED', words)),
     );
-    return AbortSignal.any([this.#stop.signal, late.signal]);
+    try {
+      return await hosts.describe(source, images, AbortSignal.any([this.#stop.signal, late.signal]));
+    } finally {
+      forget();
+    }
   }
 
   #launch(id: string): void {

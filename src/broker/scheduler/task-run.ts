@@ -11,16 +11,16 @@ import { millis } from '../../leaves/units.js';
 import type { HostControl } from './host-control.js';
 import { isUncertain } from './host-control.js';
 import type { HypervisorDriver, MoveJob } from './hypervisor-driver.js';
+import { cancelMigration, findMigration } from './migration-cancel.js';
 import { Backoff, watchMigration } from './migration-watch.js';
 import type { MoveSlots } from './move-slots.js';
+import { targetOwns } from './target-ownership.js';
 import type { Task, TaskState } from './task.js';
 import type { TaskBook } from './task-book.js';
 
 /** Before an attempt that follows one that failed; doubled for each further one. */
 const ATTEMPT_DELAY = millis(2_000);
 const ATTEMPT_DELAY_MAX = millis(60_000);
-/** Cancelling a migration at a daemon that cannot be reached is tried so often, with pauses of up to 15 s. */
-const CANCEL_TRIES = 8;
 /** What no further attempt would change. */
 const PERMANENT: readonly string[] = ['INVALID_ARGUMENT', 'ALREADY_EXISTS', 'PERMISSION_DENIED', 'NOT_FOUND'];
 
@@ -365,8 +365,11 @@ export class TaskRun {
       }
     }
     try {
-      migrationId ??= await this.#findMigration(stop);
-      if (migrationId !== undefined && (await this.#cancelMigration(migrationId, stop)) === 'completed') {
+      migrationId ??= await findMigration(this.#env, this.#task.source, this.#requestId(), stop);
+      if (
+        migrationId !== undefined &&
+        (await cancelMigration(this.#env, source, migrationId, stop)) === 'completed'
+      ) {
         if (!state.driven)
           return this.#enter({ kind: 'done' }, `too late to cancel: ${target} owns the images`);
         notes.push(`${target} owns the images all the same: the VM has to run there`);
@@ -390,49 +393,6 @@ export class TaskRun {
     this.#env.onMigration();
   }
 
-  /** The migration that a start without an answer has made; undefined: none. */
-  async #findMigration(stop: AbortSignal): Promise<string | undefined> {
-    const requestId = this.#requestId();
-    const all = await this.#patiently((signal) => this.#env.hosts.list(this.#task.source, signal), stop);
-    return all.find((migration) => migration.requestId === requestId && migration.role === 'source')?.id;
-  }
-
-  async #cancelMigration(migrationId: string, stop: AbortSignal): Promise<'cancelled' | 'completed'> {
-    try {
-      await this.#patiently((signal) => this.#env.hosts.cancel(this.#task.source, migrationId, signal), stop);
-      return 'cancelled';
-    } catch (error) {
-      if (!(error instanceof MigrateFsError)) throw error;
-      if (error.code === 'NOT_FOUND') return 'cancelled';
-      if (error.code !== 'FAILED_PRECONDITION') throw error;
-      // It has ended by itself, or cannot be stopped any more.
-      for await (const view of watchMigration(
-        this.#env.hosts,
-        this.#task.source,
-        migrationId,
-        this.#env.clock,
-        stop,
-      ))
-        if (view.kind === 'seen' && view.snapshot.state === 'completed') return 'completed';
-      return 'cancelled';
-    }
-  }
-
-  /** Makes the call again, for some time, while the daemon cannot be reached. */
-  async #patiently<T>(call: (signal: AbortSignal) => Promise<T>, stop: AbortSignal): Promise<T> {
-    const backoff = new Backoff(this.#env.clock);
-    for (let tries = 1; ; tries++) {
-      try {
-        return await call(stop);
-      } catch (error) {
-        stop.throwIfAborted();
-        if (!(error instanceof MigrateFsError) || !isUncertain(error.code) || tries >= CANCEL_TRIES)
-          throw error;
-      }
-      await backoff.wait(stop);
-    }
-  }
-
   /** The source daemon does not know the migration: it was restarted, or dropped one that ended long ago. */
   async #forgotten(signal: AbortSignal): Promise<void> {
     await this.#attemptFailed(
@@ -444,7 +404,7 @@ export class TaskRun {
   /** Another attempt, unless the target has the images already, or enough was tried. */
   async #attemptFailed(error: PlainError, signal: AbortSignal): Promise<void> {
     const { attempt, target, vmMoved } = this.#task;
-    const owner = await this.#targetOwns(signal);
+    const owner = await targetOwns(this.#env.hosts, this.#task, signal);
     if (owner === true) {
       this.#enter({ kind: 'done' }, `${target} owns the images (${error.message})`);
       this.#env.onMigration();
@@ -464,25 +424,6 @@ export class TaskRun {
         `the next one in ${formatDuration(retryAt - this.#env.clock.wall())}`,
     );
     this.#env.onMigration();
-  }
-
-  /** Undefined: it cannot be asked. */
-  async #targetOwns(signal: AbortSignal): Promise<boolean | undefined> {
-    const { target, source, images } = this.#task;
-    try {
-      const there = await this.#env.hosts.describe(target, images, signal);
-      if (!there.every((image) => 'role' in image && image.role === 'owner')) return false;
-      // A file of that name that was there before is its own owner, too.
-      const here = await this.#env.hosts.describe(source, images, signal);
-      return here.every(
-        (image, at) =>
-          'role' in image && image.role === 'fenced' && image.generation === generationOf(there[at]),
-      );
-    } catch (error) {
-      signal.throwIfAborted();
-      if (!(error instanceof MigrateFsError)) throw error;
-      return undefined;
-    }
   }
 
   #retryTime(failures: number): Millis {
@@ -552,9 +493,6 @@ export class TaskRun {
     };
   }
 }
-
-const generationOf = (image: object | undefined): number | undefined =>
-  (image as { generation?: number } | undefined)?.generation;
 
 /** Resolves when `signal` aborts; rejects when `end` aborts first. */
 const aborted = (signal: AbortSignal, end?: AbortSignal): Promise<void> =>
