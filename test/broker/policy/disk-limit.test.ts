@@ -143,6 +143,22 @@ t.test('a limit in force', async (t) => {
     // What it wanted fades by 0.7 a period: from 30 to 2 MB/s in eight.
     t.ok(periods > 1 && periods <= 8, `${periods}`);
   });
+  t.test(
+    'stays until the end where a guest presses against it and another limit would come too late',
+    async (t) => {
+      // 90 MB at 60 MB/s in 6 s: fine without a limit, by what is known at a second from the last look.
+      const before = { ...limited, memory: { ...limited.memory, at: millis(23_000) } };
+      const ending = { ...ENDANGERED, left: bytes(90 * MB), netRate: 60 * MB };
+      const nearly = (writeRate: number): DiskLimit =>
+        next(
+          subject,
+          observationOf({ ...ending, dirtyRate: writeRate, writeRate }, 'bulk-copy', 24_000),
+          before,
+        );
+      t.match(nearly(limited.limit), { limit: limited.limit, action: 'keep' });
+      t.match(nearly(limited.limit / 2), { limit: UNLIMITED, action: 'release' });
+    },
+  );
   t.test('goes in sync, at the end, and when the deadline has passed', async (t) => {
     for (const state of ['mirroring', 'cutover', 'completed', 'failed'] as MigrationState[])
       t.equal(next(subject, observationOf(pressing, state), limited).limit, UNLIMITED, state);
