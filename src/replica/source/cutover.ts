@@ -47,6 +47,24 @@ export const flushAhead = (
     await Promise.all(group.images.map((image) => flushBoth(group, image, wire, true, either)));
   });
 
+/**
+ * Holds new writes, gets everything to the target, flushes both sides and persists that `peer` owns the images. Errors:
+ * those of the steps; then `group.unfence` gives the images back.
+ */
+export const fenceDurably = async (
+  group: ImageGroup,
+  wire: SourceWire,
+  environment: SourceEnvironment,
+  owner: { readonly id: string; readonly peer: string },
+  signal: AbortSignal,
+): Promise<void> => {
+  await flushAhead(group, wire, environment, signal);
+  group.fence();
+  await drainAndFlush(group, wire, environment, signal);
+  group.assertTracked();
+  persistFence(group.images, owner.id, owner.peer);
+};
+
 const within = async (
   most: Millis,
   { clock }: SourceEnvironment,
@@ -94,7 +112,7 @@ export const nextGenerations = (images: readonly SourceImage[]): number[] =>
   images.map(({ pinned }) => (pinned.record?.generation ?? 0) + 1);
 
 /** Persists on every image that `peer` owns it from now on, or on none. Errors: what writing the record threw. */
-export const persistFence = (images: readonly SourceImage[], migration: string, peer: string): void => {
+const persistFence = (images: readonly SourceImage[], migration: string, peer: string): void => {
   const generations = nextGenerations(images);
   const written: SourceImage[] = [];
   try {

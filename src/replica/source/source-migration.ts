@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { pause } from '../../leaves/clock.js';
-import type { ErrorCode, PlainError } from '../../leaves/errors.js';
+import type { PlainError } from '../../leaves/errors.js';
 import { MigrateFsError, plainError } from '../../leaves/errors.js';
 import type {
   LimitChange,
@@ -15,7 +15,7 @@ import type { Bytes, Millis } from '../../leaves/units.js';
 import { millis } from '../../leaves/units.js';
 import type { migratefs } from '../wire/generated/data.js';
 import type { PeerConnection } from '../wire/peer-connection.js';
-import { drainAndFlush, flushAhead, nextGenerations, persistFence, restoreRecords } from './cutover.js';
+import { fenceDurably, flushAhead, nextGenerations, restoreRecords } from './cutover.js';
 import { CutoverRequests } from './cutover-requests.js';
 import { discardReplicas } from './discard.js';
 import type { SourceEnvironment } from './environment.js';
@@ -29,7 +29,7 @@ import { reconnect } from './resume.js';
 import { describeTransfer } from './snapshot.js';
 import type { SourceImage } from './source-image.js';
 import { SourceWire } from './source-wire.js';
-import { verifyImage } from './verify.js';
+import { Verification } from './verification.js';
 
 /** Between two looks at what was written and became dirty. */
 const SAMPLE_INTERVAL = millis(250);
@@ -71,6 +71,7 @@ export class SourceMigration {
   readonly #hello: Hello;
   readonly #latch = new Latch();
   readonly #cutover: CutoverRequests;
+  readonly #verification: Verification;
   readonly #stopping = new AbortController();
   readonly startedAt: Millis;
   #state: MigrationState = 'preparing';
@@ -81,7 +82,6 @@ export class SourceMigration {
   #error: PlainError | undefined;
   #endedAt: Millis | undefined;
   #stage = new AbortController();
-  #verifying = new AbortController();
   #ending: Ending | undefined;
   #pauseWanted = false;
   /** The target may own the images: never unfence from here on. */
@@ -118,6 +118,12 @@ export class SourceMigration {
     const { priority } = request;
     this.group = new ImageGroup({ environment, wire, progress, pacing, latch: this.#latch, priority });
     this.observer = new LoadObserver(clock, this.group, progress);
+    this.#verification = new Verification({
+      group: this.group,
+      wire,
+      buffers: environment.buffers,
+      target: request.target,
+    });
     this.released = new Promise((resolve) => {
       this.#resolveReleased = resolve;
     });
@@ -180,7 +186,7 @@ export class SourceMigration {
     if (!['bulk-copy', 'dirty-resend', 'mirroring', 'interrupted'].includes(this.#state) || this.#offered)
       throw this.#precondition('pause');
     this.#pauseWanted = true;
-    this.#stopVerifying(`migration ${this.id} was paused`);
+    this.#verification.stop(`migration ${this.id} was paused`);
     this.#cutover.reject(new MigrateFsError('ABORTED', `migration ${this.id} was paused`));
     if (this.#state !== 'interrupted') {
       this.group.unroute(this.limits.diskLimited);
@@ -218,31 +224,14 @@ export class SourceMigration {
 
   async verify(name?: string): Promise<readonly VerifyReport[]> {
     if (this.#state !== 'mirroring') throw this.#precondition('verify');
-    return this.group.using(this.#verify(name, this.#verifying.signal));
-  }
-
-  async #verify(name: string | undefined, signal: AbortSignal): Promise<VerifyReport[]> {
-    const reports: VerifyReport[] = [];
-    for (const image of this.group.images) {
-      if (name !== undefined && image.name !== name) continue;
-      const report = await verifyImage(image, this.wire, this.#environment.buffers, signal);
-      if (!report) throw new MigrateFsError('UNAVAILABLE', `${this.request.target} was lost while comparing`);
-      reports.push(report);
-    }
-    return reports;
-  }
-
-  /** Both sides are not the same from here on, or not to be looked at. */
-  #stopVerifying(why: string, code: ErrorCode = 'FAILED_PRECONDITION'): void {
-    this.#verifying.abort(new MigrateFsError(code, `comparing ended: ${why}`));
-    this.#verifying = new AbortController();
+    return this.#verification.run(name);
   }
 
   /** The daemon stops: guests are answered, images are left idle (or fenced, once offered). Nothing is discarded. */
   async shutdown(): Promise<void> {
     this.#stopping.abort(new MigrateFsError('UNAVAILABLE', 'the daemon is stopping'));
     if (isFinal(this.#state)) return;
-    this.#stopVerifying('the daemon is stopping', 'UNAVAILABLE');
+    this.#verification.stop('the daemon is stopping', 'UNAVAILABLE');
     if (!this.#offered) this.group.idle();
     this.wire.detach()?.close();
     this.#stage.abort(new Error('the daemon is stopping'));
@@ -368,13 +357,9 @@ export class SourceMigration {
   async #cutOver(signal: AbortSignal): Promise<boolean> {
     const { group, wire } = this;
     this.#transitionTo('cutover');
-    this.#stopVerifying(`migration ${this.id} cuts over`);
+    this.#verification.stop(`migration ${this.id} cuts over`);
     try {
-      await flushAhead(group, wire, this.#environment, signal);
-      group.fence();
-      await drainAndFlush(group, wire, this.#environment, signal);
-      group.assertTracked();
-      persistFence(group.images, this.id, this.request.target);
+      await fenceDurably(group, wire, this.#environment, { id: this.id, peer: this.request.target }, signal);
     } catch (error) {
       signal.throwIfAborted();
       const reason = error instanceof MigrateFsError ? error : new MigrateFsError('INTERNAL', String(error));
@@ -451,7 +436,7 @@ export class SourceMigration {
   #end(ending: Ending): void {
     if (this.#ending || this.#offered || isFinal(this.#state)) return;
     this.#ending = ending;
-    this.#stopVerifying(`migration ${this.id} is over (${ending.state})`);
+    this.#verification.stop(`migration ${this.id} is over (${ending.state})`);
     if (ending.error) this.#log('error', 'migration failed', { ...ending.error });
     this.#idle();
     this.#detached = this.wire.detach();
@@ -510,7 +495,7 @@ export class SourceMigration {
 
   #onLost(connection: PeerConnection, reason: MigrateFsError): void {
     if (!this.wire.isOver(connection)) return;
-    this.#stopVerifying(`${this.request.target} was lost`, 'UNAVAILABLE');
+    this.#verification.stop(`${this.request.target} was lost`, 'UNAVAILABLE');
     if (!this.#offered) this.group.unroute(this.limits.diskLimited);
     this.wire.detach();
     if (isFinal(this.#state) || this.#ending || this.#taken || this.#stopping.signal.aborted) return;
