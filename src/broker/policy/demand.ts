@@ -33,7 +33,7 @@ export interface Demand {
 }
 
 /** Links are full duplex: each direction is a resource of its own. */
-export const linkKey = (link: PlanLink): string =>
+export const linkKey = (link: Pick<PlanLink, 'name' | 'backward'>): string =>
   link.backward ? `link ${link.name} <` : `link ${link.name} >`;
 
 /**

@@ -1,7 +1,7 @@
 /** Links that somebody else than migrations fills. */
 import type { LinkLoad } from '../../leaves/hot-spots.js';
 import { formatRate } from '../../leaves/quantity.js';
-import type { Demand } from './demand.js';
+import { type Demand, linkKey } from './demand.js';
 
 /** The part of a link that others have to use for it to be theirs. */
 const OTHERS_SHARE = 0.1;
@@ -13,14 +13,17 @@ export const hotLinks = (loads: readonly LinkLoad[], demands: readonly Demand[])
   const ours = new Map<string, number>();
   for (const { task, path } of demands)
     if (task.state === 'running')
-      for (const { name } of path) ours.set(name, (ours.get(name) ?? 0) + (task.netRate ?? 0));
+      for (const link of path) ours.set(linkKey(link), (ours.get(linkKey(link)) ?? 0) + (task.netRate ?? 0));
+  // A load is that of the busier direction.
+  const oursOf = (name: string): number =>
+    Math.max(...[false, true].map((backward) => ours.get(linkKey({ name, backward })) ?? 0));
   const hot = new Map<string, LinkLoad>();
   for (const load of loads) {
     if ((!load.hot && !load.saturated) || hot.has(load.link)) continue;
     const isTheirs =
       load.rate === undefined
         ? load.hot
-        : load.rate - (ours.get(load.link) ?? 0) > OTHERS_SHARE * (load.capacity ?? load.rate);
+        : load.rate - oursOf(load.link) > OTHERS_SHARE * (load.capacity ?? load.rate);
     if (isTheirs) hot.set(load.link, load);
   }
   return hot;

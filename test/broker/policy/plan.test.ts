@@ -156,6 +156,15 @@ t.test('what migrations move themselves makes no link hot', async (t) => {
     { cause: 'hot' },
     'saturated, and not by migrations',
   );
+  const ways = [
+    task('there', { state: 'running', netRate: 50 * MB, left: 60 * GB }),
+    task('back', { state: 'running', netRate: 50 * MB, left: 60 * GB, source: 'b', target: 'a' }),
+  ];
+  t.match(
+    stepOf(plan(input([...ways, asked], { loads: [hot('ab', full)] })), 'x'),
+    { cause: 'hot' },
+    'one direction does not explain the load of the other',
+  );
 });
 
 t.test('several that wait for one link to cool do not wait for each other too long', async (t) => {
