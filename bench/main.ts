@@ -87,9 +87,7 @@ program
   .option('--dir <path>', 'where images are made; tmpfs', '/dev/shm')
   .action(async (options) => {
     const { size, net } = options;
-    await withCleanup((cleanup) =>
-      benchEstimates({ ...options, size: size * 1e6, net: net * 1e6 }, cleanup),
-    );
+    await withCleanup((cleanup) => benchEstimates({ ...options, size: size * 1e6, net: net * 1e6 }, cleanup));
   });
 
 await program.parseAsync();

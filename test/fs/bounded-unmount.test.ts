@@ -91,35 +91,38 @@ t.test('a migration under way is not ended by the first signal', async (t) => {
   await pair.source.daemon.stop();
 });
 
-t.test('G1: a killed process does not wait for a limit, and nothing of its write is made after its end', async (t) => {
-  const pair = await startPair(t);
-  const { daemon } = pair.source;
-  makeSparseImage(daemon.below('vm.raw'), 8 * MiB, [{ offset: 0, length: 8 * MiB }]);
-  const before = readFileSync(daemon.below('vm.raw'));
-  const user = await FileUser.start(t, daemon.at('vm.raw'));
-  const migration = await migrate(t, pair, ['vm.raw'], { netLimit: 64 * 1024, diskLimit: 1000 });
-  // The first takes what the token bucket holds at the start.
-  const fd = openSync(daemon.at('vm.raw'), constants.O_RDWR);
-  writeSync(fd, before, MiB, 64 * 1024, MiB);
-  closeSync(fd);
-  void user.write(0, 'x'.repeat(1000));
-  const waitsFor = (): string => readFileSync(`/proc/${user.pid}/wchan`, 'utf8');
-  await waitFor(() => /request_wait|fuse/.test(waitsFor()), 'the write waits for the daemon');
-  user.kill('SIGKILL');
-  t.equal(await within(user.ended, END_MAX_MS, () => 'it does not end'), 'SIGKILL');
-  before.fill('x', 0, 1000);
-  t.equal(readFileSync(daemon.below('vm.raw')).compare(before), 0, 'the limit held only its answer back');
-  before.fill('y', 0, 1000);
-  const backing = openSync(daemon.below('vm.raw'), 'r+');
-  writeSync(backing, before, 0, 1000, 0);
-  closeSync(backing);
-  // Another file gets the number of the descriptor that the write was to go to.
-  await waitFor(() => descriptorFlags(daemon.pid, 'vm.raw').length === 1, 'only the migration has it open');
-  writeFileSync(daemon.at('other'), 'o'.repeat(4096));
-  const others = Array.from({ length: 4 }, () => openSync(daemon.at('other'), 'r+'));
-  await pair.source.client.cancel(migration.id);
-  await migration.reaches('cancelled');
-  t.equal(readFileSync(daemon.at('vm.raw')).compare(before), 0, 'what was written since is there');
-  t.equal(readFileSync(daemon.at('other'), 'utf8'), 'o'.repeat(4096), 'nor elsewhere');
-  for (const other of others) closeSync(other);
-});
+t.test(
+  'G1: a killed process does not wait for a limit, and nothing of its write is made after its end',
+  async (t) => {
+    const pair = await startPair(t);
+    const { daemon } = pair.source;
+    makeSparseImage(daemon.below('vm.raw'), 8 * MiB, [{ offset: 0, length: 8 * MiB }]);
+    const before = readFileSync(daemon.below('vm.raw'));
+    const user = await FileUser.start(t, daemon.at('vm.raw'));
+    const migration = await migrate(t, pair, ['vm.raw'], { netLimit: 64 * 1024, diskLimit: 1000 });
+    // The first takes what the token bucket holds at the start.
+    const fd = openSync(daemon.at('vm.raw'), constants.O_RDWR);
+    writeSync(fd, before, MiB, 64 * 1024, MiB);
+    closeSync(fd);
+    void user.write(0, 'x'.repeat(1000));
+    const waitsFor = (): string => readFileSync(`/proc/${user.pid}/wchan`, 'utf8');
+    await waitFor(() => /request_wait|fuse/.test(waitsFor()), 'the write waits for the daemon');
+    user.kill('SIGKILL');
+    t.equal(await within(user.ended, END_MAX_MS, () => 'it does not end'), 'SIGKILL');
+    before.fill('x', 0, 1000);
+    t.equal(readFileSync(daemon.below('vm.raw')).compare(before), 0, 'the limit held only its answer back');
+    before.fill('y', 0, 1000);
+    const backing = openSync(daemon.below('vm.raw'), 'r+');
+    writeSync(backing, before, 0, 1000, 0);
+    closeSync(backing);
+    // Another file gets the number of the descriptor that the write was to go to.
+    await waitFor(() => descriptorFlags(daemon.pid, 'vm.raw').length === 1, 'only the migration has it open');
+    writeFileSync(daemon.at('other'), 'o'.repeat(4096));
+    const others = Array.from({ length: 4 }, () => openSync(daemon.at('other'), 'r+'));
+    await pair.source.client.cancel(migration.id);
+    await migration.reaches('cancelled');
+    t.equal(readFileSync(daemon.at('vm.raw')).compare(before), 0, 'what was written since is there');
+    t.equal(readFileSync(daemon.at('other'), 'utf8'), 'o'.repeat(4096), 'nor elsewhere');
+    for (const other of others) closeSync(other);
+  },
+);
