@@ -40,8 +40,10 @@ export interface SegmentLoad {
 export interface WritePattern {
   /** Bytes of blocks written to, clean or dirty, for each byte written; writes in a row to one block count once. */
   readonly blocksPerByte: number;
-  /** Of these blocks, the part that was written to for the first time since the migration began: 0 to 1. */
-  readonly novelty: number;
+  /** Bytes that are written to at random, found so far or not. */
+  readonly workingSet: Bytes;
+  /** The part that is written in order, to blocks not written to before: 0 to 1. */
+  readonly sequential: number;
   /** Of what is written, the part that is mirrored: 0 to 1. */
   readonly mirrored: number;
 }
@@ -151,7 +153,7 @@ const evenSeconds = (
     const course = { net, writeRate: load.writeRate * writeFactor, allocated, flow: 0, mirrorRate: 0 };
     return convergence(course, allocated, left);
   }
-  const k = (load.dirtyRate * writeFactor) / Math.max(allocated - left, allocated * TOUCHED_SHARE_MIN);
+  const k = (load.dirtyRate * writeFactor) / Math.max(allocated - left, allocated * CLEAN_SHARE_MIN);
   if (k * allocated <= net * NEGLIGIBLE) return left / net;
   // Below this much, only the least drains.
   const limit = Math.min(Math.max(allocated - ((1 - DRAIN_MIN) * net) / k, 0), left);
@@ -169,13 +171,10 @@ interface Behaviour {
   readonly workingSets: readonly number[];
 }
 
-/** Less of the image than this was touched: too early to tell sequential writes from random ones. */
-const TOUCHED_SHARE_MIN = 0.02;
+/** What is clean counts as this part of the images at least: next to nothing says nothing. */
+const CLEAN_SHARE_MIN = 0.02;
 /** Of the network rate: what becomes dirty changes nothing. */
 const NEGLIGIBLE = 1e-9;
-/** A smaller part is noise. */
-const SEQUENTIAL_MIN = 0.3;
-
 const behaviour = (load: TransferLoad, segments: readonly SegmentLoad[], allocated: number): Behaviour => {
   const { writes, writeRate, dirtyRate, converging } = load;
   const blockRate = writes ? writeRate * writes.blocksPerByte : 0;
@@ -183,13 +182,11 @@ const behaviour = (load: TransferLoad, segments: readonly SegmentLoad[], allocat
   // What dirties blocks without writing to them (truncation, allocation) has no pattern.
   if (!writes || touched === 0 || blockRate < dirtyRate / 2) return everywhere(load, segments, allocated);
   if (blockRate <= 0) return { rewrites: 0, flowNow: 0, flow: 0, workingSets: segments.map(() => 0) };
-  const novelty = Math.min(1, Math.max(0, writes.novelty));
-  const sequential = converging ? 0 : sequentialPart(novelty, touched / allocated);
-  // A random block of the working set is new with the probability 1 - touched / workingSet.
-  const found = novelty < 1 ? touched / (1 - novelty) : allocated;
+  const sequential = converging ? 0 : writes.sequential;
   // What is still to be found lies where the rest was.
+  const unfound = Math.max(1, writes.workingSet / touched);
   const workingSets = segments.map((segment) =>
-    Math.min((segment.touched * found) / touched, Math.max(segment.allocated, segment.touched)),
+    Math.min(segment.touched * unfound, Math.max(segment.allocated, segment.touched)),
   );
   const workingSet = workingSets.reduce((sum, each) => sum + each, 0);
   return {
@@ -200,20 +197,13 @@ const behaviour = (load: TransferLoad, segments: readonly SegmentLoad[], allocat
   };
 };
 
-/** Random writes over everything would find new blocks with the probability of 1 - touched; more is sequential. */
-const sequentialPart = (novelty: number, touchedShare: number): number => {
-  if (touchedShare < TOUCHED_SHARE_MIN) return 0;
-  const part = (novelty - 1 + touchedShare) / touchedShare;
-  return part < SEQUENTIAL_MIN ? 0 : Math.min(part, 1);
-};
-
 /** The working set is everything; what becomes dirty is proportional to what is clean. */
 const everywhere = (
   { left, dirtyRate }: TransferLoad,
   segments: readonly SegmentLoad[],
   allocated: number,
 ): Behaviour => {
-  const clean = Math.max(allocated - left, allocated * TOUCHED_SHARE_MIN);
+  const clean = Math.max(allocated - left, allocated * CLEAN_SHARE_MIN);
   return {
     rewrites: dirtyRate / clean,
     flowNow: 0,

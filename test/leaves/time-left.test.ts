@@ -53,7 +53,8 @@ const detailedLoads: fc.Arbitrary<TransferLoad> = fc
     begunPart: part,
     writes: fc.record({
       blocksPerByte: fc.double({ min: 0, max: 16, noNaN: true }),
-      novelty: part,
+      workingSet: fc.integer({ min: 0, max: 2 ** 45 }).map(bytes),
+      sequential: part,
       mirrored: part,
     }),
   })
@@ -127,7 +128,7 @@ t.test('without writes it is what is left by the rate, with or without segments'
     { ahead: false, allocated: bytes(GiB - 600 * MB), dirty: bytes(0), touched: bytes(0) },
     { ahead: true, allocated: bytes(600 * MB), dirty: bytes(600 * MB), touched: bytes(0) },
   ];
-  const writes = { blocksPerByte: 0, novelty: 0, mirrored: 0 };
+  const writes = { blocksPerByte: 0, workingSet: bytes(0), sequential: 0, mirrored: 0 };
   t.equal(timeLeft({ ...still, segments, writes, begunWith: bytes(GiB) })?.expected, 60_000);
 });
 

@@ -85,7 +85,8 @@ export class FluidCopy {
       })),
       writes: {
         blocksPerByte: 1,
-        novelty: this.#untouched,
+        workingSet: bytes(this.#size),
+        sequential: 0,
         mirrored: this.#written > 0 ? this.#mirrored / this.#written : 0,
       },
     };

@@ -1,6 +1,7 @@
 import type { SegmentLoad, TransferLoad } from '../../leaves/time-left.js';
 import type { Bytes } from '../../leaves/units.js';
-import { SteadyRate } from './steady-rate.js';
+import { bytes } from '../../leaves/units.js';
+import { SteadyRate, smoothing } from './steady-rate.js';
 
 /** What happened between two looks at a migration; bytes. */
 export interface LoadSample {
@@ -32,7 +33,7 @@ export class LoadMeter {
   readonly #written = new SteadyRate();
   readonly #mirrored = new SteadyRate();
   readonly #blocks = new SteadyRate();
-  readonly #newBlocks = new SteadyRate();
+  readonly #found = new FoundBlocks();
 
   sample({ seconds, acked, dirtied, written, mirrored, blocks, newBlocks }: LoadSample): void {
     this.#acked.sample(acked, seconds);
@@ -40,7 +41,7 @@ export class LoadMeter {
     this.#written.sample(written, seconds);
     this.#mirrored.sample(mirrored, seconds);
     this.#blocks.sample(blocks, seconds);
-    this.#newBlocks.sample(newBlocks, seconds);
+    this.#found.sample(blocks, newBlocks, seconds);
   }
 
   load({ left, allocated, converging, begunWith, segments }: Standing): TransferLoad {
@@ -57,10 +58,54 @@ export class LoadMeter {
       segments,
       writes: {
         blocksPerByte: ratio(this.#blocks.rate, this.#written.rate),
-        novelty: Math.min(1, ratio(this.#newBlocks.rate, this.#blocks.rate)),
+        workingSet: bytes(Math.round(this.#found.workingSet(allocated))),
+        sequential: this.#found.sequential(allocated),
         mirrored: Math.min(1, ratio(this.#mirrored.rate, this.#written.rate)),
       },
     };
+  }
+}
+
+/** Less of the images than this was found: too early to tell sequential writes from random ones. */
+const FOUND_SHARE_MIN = 0.02;
+/** A smaller part is noise. */
+const SEQUENTIAL_MIN = 0.3;
+
+/**
+ * How many of the blocks that guests write to are new. A random block of a working set is new with the probability
+ * 1 - found / workingSet, so what was found is averaged over the same writes as what was new: it grows meanwhile.
+ */
+class FoundBlocks {
+  #age = 0;
+  #found = 0;
+  /** Weighted sums over the past: blocks, new ones, and what was found when each was written. */
+  #blocks = 0;
+  #new = 0;
+  #foundThen = 0;
+
+  sample(blocks: number, newBlocks: number, seconds: number): void {
+    this.#age += seconds;
+    const kept = Math.exp(-seconds / smoothing(this.#age));
+    const foundThen = this.#found + newBlocks / 2;
+    this.#found += newBlocks;
+    this.#blocks = this.#blocks * kept + blocks;
+    this.#new = this.#new * kept + newBlocks;
+    this.#foundThen = this.#foundThen * kept + blocks * foundThen;
+  }
+
+  /** Bytes; no more than all. */
+  workingSet(allocated: number): number {
+    const old = this.#blocks - this.#new;
+    const estimate = old > 0 ? this.#foundThen / old : allocated;
+    return Math.min(allocated, Math.max(estimate, this.#found));
+  }
+
+  /** Random writes to everything would find new blocks with the probability 1 - found; more is sequential. */
+  sequential(allocated: number): number {
+    const share = Math.min(1, ratio(this.#foundThen, this.#blocks * allocated));
+    if (share < FOUND_SHARE_MIN) return 0;
+    const part = (ratio(this.#new, this.#blocks) - 1 + share) / share;
+    return part < SEQUENTIAL_MIN ? 0 : Math.min(part, 1);
   }
 }
 

@@ -79,5 +79,6 @@ export class SteadyRate {
   }
 }
 
-const smoothing = (age: number): number =>
+/** Both in seconds. */
+export const smoothing = (age: number): number =>
   Math.min(SMOOTHING_MAX, Math.max(SMOOTHING_MIN, age * SMOOTHING_PART));
