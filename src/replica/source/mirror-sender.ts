@@ -25,7 +25,7 @@ export interface MirrorSenderOptions {
 }
 
 /** A write that the source has performed and the target has not been sent; its writer waits. */
-export interface Unsent {
+interface Unsent {
   readonly offset: number;
   readonly length: number;
   readonly hold: AbortController;
@@ -54,16 +54,16 @@ export class MirrorSender {
   }
 
   /**
-   * Sends a write that was just performed, under its lock; `payload` must not change until it is settled. The write
-   * when it has to wait: then `payload` is not needed any more.
+   * Sends a write that was just performed, under its lock; `payload` must not change until it is settled. True: it has to
+   * wait, and `payload` is not needed any more.
    */
-  send(offset: number, payload: Uint8Array, settled: Settled): Unsent | undefined {
+  send(offset: number, payload: Uint8Array, settled: Settled): boolean {
     const { length } = payload;
     const hold = new AbortController();
     const admitted = this.#admit(length, hold.signal);
     if (!admitted) {
       this.#transmit(offset, payload, settled, length);
-      return undefined;
+      return false;
     }
     const unsent = { offset, length, hold, settled };
     this.#unsent.add(unsent);
@@ -75,7 +75,7 @@ export class MirrorSender {
         this.#sendNow(unsent);
       },
     );
-    return unsent;
+    return true;
   }
 
   /** Sends what waits in the range without regard to limits. */
@@ -90,9 +90,9 @@ export class MirrorSender {
   }
 
   /** Settles as lost what waits: the target will not get it from here. */
-  giveUp(only?: Unsent): void {
-    for (const unsent of only ? [only] : this.#unsent) {
-      if (!this.#unsent.delete(unsent)) continue;
+  giveUp(): void {
+    for (const unsent of this.#unsent) {
+      this.#unsent.delete(unsent);
       unsent.hold.abort();
       unsent.settled('lost');
     }

@@ -172,28 +172,38 @@ export class RoutedWriter {
       return;
     }
     let unsettled = changes.length;
+    let answered = false;
+    const answer = (): void => {
+      if (!answered) reply(result);
+      answered = true;
+    };
     const settled = (outcome: Outcome): void => {
       if (outcome === 'lost') {
         bitmap.mark(extent.offset, extent.length);
         this.#options.onDirtied();
       }
-      if (--unsettled === 0) reply(result);
+      if (--unsettled === 0) answer();
     };
     for (const change of changes) {
-      if (change.kind === 'data') this.#send(request, change, settled);
+      if (change.kind === 'data') this.#send(request, change, settled, answer);
       else wire.send(change, settled);
     }
   }
 
-  #send(request: ChangeRequest, { offset, payload }: Change & { kind: 'data' }, settled: Settled): void {
-    const { sender } = this.#options;
-    const unsent = sender.send(offset, payload, settled);
-    if (!unsent || request.op !== 'write') return;
+  /** A write that has to wait is sent also when nobody waits for its answer any more: the image stays in sync. */
+  #send(
+    request: ChangeRequest,
+    { offset, payload }: Change & { kind: 'data' },
+    settled: Settled,
+    answer: () => void,
+  ): void {
+    const waits = this.#options.sender.send(offset, payload, settled);
+    if (!waits || request.op !== 'write') return;
     request.payload = NOTHING;
     const { unhold } = request;
     request.unhold = () => {
       unhold?.();
-      sender.giveUp(unsent);
+      answer();
     };
   }
 
