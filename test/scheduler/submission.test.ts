@@ -1,5 +1,5 @@
 import t from 'tap';
-import { generation, millis } from '../../src/leaves/units.js';
+import { bytes, generation, millis } from '../../src/leaves/units.js';
 import { BEGIN, SchedulerWorld } from '../support/scheduler-world.js';
 
 t.test('refusals name what is wrong, with numbers', async (t) => {
@@ -46,6 +46,24 @@ t.test('who insists is taken, flagged, and started after its deadline if need be
   t.equal(task.late, true);
   t.match(task.admission, /too late/);
   await world.untilState(task.id, 'copying');
+});
+
+t.test('G5: what waits for its next attempt keeps its promise: nobody is admitted over it', async (t) => {
+  const world = await SchedulerWorld.open(t);
+  // At 100 MB/s that admission counts on: 240 s of 300, and 180 s of 240.
+  world.hosts.put('a', 'vm1.raw', { allocated: bytes(24e9) });
+  world.hosts.put('a', 'vm2.raw', { allocated: bytes(18e9) });
+  world.hosts.fail('a', 'start', 'RESOURCE_EXHAUSTED');
+  const { id } = await world.submit({ deadline: millis(BEGIN + 300_000) });
+  const failed = (): boolean => /^attempt 1 of 3 failed/.test(world.scheduler.get(id).reason);
+  await world.until(failed, 'the first attempt has failed');
+  await t.rejects(world.submit({ vm: 'vm2', images: ['vm2.raw'], deadline: millis(BEGIN + 240_000) }), {
+    code: 'FAILED_PRECONDITION',
+    message: new RegExp(`${id} would miss`),
+  });
+  await world.clock.advance(1000);
+  t.ok(failed(), 'and its reason is the one that says when it is tried again');
+  await world.untilState(id, 'copying');
 });
 
 t.test('the same request id makes one task, also after a restart and at the same time', async (t) => {

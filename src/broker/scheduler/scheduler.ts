@@ -45,6 +45,10 @@ export interface SchedulerOptions extends Omit<RunEnvironment, 'onMigration'> {
   readonly defaultDriver: string;
 }
 
+/** When the next attempt of a task may begin, where that is still to come. */
+const retryAfter = ({ state }: Task, now: Millis): Millis | undefined =>
+  state.kind === 'waiting' && state.retryAt !== undefined && state.retryAt > now ? state.retryAt : undefined;
+
 /** Plans, starts, follows and closes tasks. */
 export class Scheduler implements SchedulerControl, AsyncDisposable {
   readonly #options: SchedulerOptions;
@@ -265,7 +269,8 @@ export class Scheduler implements SchedulerControl, AsyncDisposable {
     if (!input.tasks.some(({ state }) => state === 'waiting')) return;
     for (const step of this.#options.plan(input)) {
       if (step.action === 'start') this.#startTask(step.id, step.reason);
-      else
+      // What waits for its next attempt has said so already.
+      else if (retryAfter(book.get(step.id), now) === undefined)
         this.#noteReason(step.id, `${step.cause}:${step.reason.replace(/[\d.:]+/g, '')}`, step.reason, now);
     }
   }
@@ -314,11 +319,15 @@ export class Scheduler implements SchedulerControl, AsyncDisposable {
     const now = clock.wall();
     const tasks: PlanTask[] = [];
     for (const task of book.all) {
-      const { state } = task;
-      if (isTaskFinal(state.kind)) continue;
-      // What waits for its next attempt has said so already.
-      if (state.kind === 'waiting' && state.retryAt !== undefined && state.retryAt > now) continue;
-      tasks.push(this.#planTaskOf(task));
+      if (isTaskFinal(task.state.kind)) continue;
+      const planned = this.#planTaskOf(task);
+      const retryAt = retryAfter(task, now);
+      // It keeps its promise and its place in the order: others are admitted and started with it in mind.
+      tasks.push(
+        retryAt === undefined
+          ? planned
+          : { ...planned, notBefore: millis(Math.max(retryAt, planned.notBefore ?? 0)) },
+      );
     }
     return { now, tasks, paths, loads: hotSpots.loads(), limits };
   }
