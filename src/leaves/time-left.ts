@@ -86,10 +86,33 @@ const BAND = 2;
 /** Estimates beyond it are not told apart. */
 const MILLIS_MAX = 100 * 365 * 86_400_000;
 
+/** Bytes per second. Less is what smoothing leaves of a rate once nothing moves. */
+const RATE_MIN = 1e-3;
+/** More than any link or disk; the arithmetic stays finite. */
+const RATE_MAX = 1e15;
+
+/** With rates that can be reckoned with. */
+const tamed = (load: TransferLoad): TransferLoad => {
+  const { netRate, dirtyRate, writeRate, netDeviation, dirtyDeviation, writes } = load;
+  const rate = (value: number): number => (value < RATE_MIN ? 0 : Math.min(value, RATE_MAX));
+  return {
+    ...load,
+    netRate: rate(netRate),
+    dirtyRate: rate(dirtyRate),
+    writeRate: rate(writeRate),
+    netDeviation: rate(netDeviation),
+    dirtyDeviation: rate(dirtyDeviation),
+    ...(writes && { writes: { ...writes, blocksPerByte: Math.min(writes.blocksPerByte, RATE_MAX) } }),
+  };
+};
+
 /** Undefined: nothing was acknowledged yet, so nothing is known. */
-export const timeLeft = (load: TransferLoad): TimeLeft | undefined => {
-  if (load.left === 0) return { expected: millis(0), low: millis(0), high: 0 };
-  if (!(load.netRate > 0)) return undefined;
+export const timeLeft = (given: TransferLoad): TimeLeft | undefined => {
+  if (given.left === 0) return { expected: millis(0), low: millis(0), high: 0 };
+  if (!(given.netRate > 0)) return undefined;
+  const load = tamed(given);
+  if (load.netRate === 0)
+    return { expected: millis(MILLIS_MAX), low: millis(MILLIS_MAX), high: Number.POSITIVE_INFINITY };
   const expected = courseSeconds(load, 1, 1);
   const averaging = Math.sqrt(CORRELATION_SECONDS / (CORRELATION_SECONDS + expected));
   const net = BAND * averaging * relative(load.netDeviation, load.netRate);
@@ -177,7 +200,7 @@ const CLEAN_SHARE_MIN = 0.02;
 const NEGLIGIBLE = 1e-9;
 const behaviour = (load: TransferLoad, segments: readonly SegmentLoad[], allocated: number): Behaviour => {
   const { writes, writeRate, dirtyRate, converging } = load;
-  const blockRate = writes ? writeRate * writes.blocksPerByte : 0;
+  const blockRate = writes ? Math.min(writeRate * writes.blocksPerByte, RATE_MAX) : 0;
   const touched = segments.reduce((sum, segment) => sum + segment.touched, 0);
   // What dirties blocks without writing to them (truncation, allocation) has no pattern.
   if (!writes || touched === 0 || blockRate < dirtyRate / 2) return everywhere(load, segments, allocated);

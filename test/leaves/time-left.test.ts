@@ -28,6 +28,14 @@ const plainLoads: fc.Arbitrary<TransferLoad> = fc
     dirtyDeviation: load.dirtyRate * dirtyPart * 2,
   }));
 
+/** Whatever a meter may come to: rates decay through all magnitudes once nothing moves. */
+const anyRate = fc.oneof(
+  fc.double({ min: 0, noNaN: true, noDefaultInfinity: true }),
+  fc.integer({ min: -1074, max: 1023 }).map((exponent) => 2 ** exponent),
+  fc.constantFrom(0, Number.MIN_VALUE, Number.MAX_VALUE),
+  rate,
+);
+
 const segmentLoads: fc.Arbitrary<readonly SegmentLoad[]> = fc.array(
   fc
     .record({
@@ -81,6 +89,27 @@ const inOrder = (load: TransferLoad): boolean => {
 
 t.test('property: the estimate is a number within its band, whatever the load', async () => {
   fc.assert(fc.property(fc.oneof(plainLoads, detailedLoads), inOrder), { numRuns: 1000 });
+});
+
+t.test('property: the same for rates of every magnitude, down to the least number above 0', async () => {
+  const rates = fc.record({
+    netRate: anyRate.filter((net) => net > 0),
+    dirtyRate: anyRate,
+    writeRate: anyRate,
+    netDeviation: anyRate,
+    dirtyDeviation: anyRate,
+    blocksPerByte: anyRate,
+  });
+  fc.assert(
+    fc.property(fc.oneof(plainLoads, detailedLoads), rates, (load, { blocksPerByte, ...change }) =>
+      inOrder({
+        ...load,
+        ...change,
+        ...(load.writes && { writes: { ...load.writes, blocksPerByte } }),
+      }),
+    ),
+    { numRuns: 3000 },
+  );
 });
 
 t.test('property: without segments, more network is not later, and more left is not earlier', async () => {
