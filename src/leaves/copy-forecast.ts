@@ -166,6 +166,8 @@ export const convergence = (course: LastPart, workingSet: number, left: number):
   const limit = writeRate > half ? Math.min(spread * (1 - half / writeRate), left) : 0;
   const perByte = writeRate / spread;
   const spare = net - writeRate;
-  const shrinking = Math.log1p((perByte * (left - limit)) / (spare + perByte * limit)) / perByte;
+  // No less than half: of two rates that are far apart the difference is lost in rounding.
+  const drain = Math.max(spare + perByte * limit, half);
+  const shrinking = Math.log1p((perByte * (left - limit)) / drain) / perByte;
   return Math.max(atLeast, shrinking + limit / half);
 };

@@ -180,9 +180,11 @@ const evenSeconds = (
   if (k * allocated <= net * NEGLIGIBLE) return left / net;
   // Below this much, only the least drains.
   const limit = Math.min(Math.max(allocated - ((1 - DRAIN_MIN) * net) / k, 0), left);
-  const drainAt = (at: number): number => net - k * (allocated - at);
-  const above = limit < left ? Math.log1p((k * (left - limit)) / drainAt(limit)) / k : 0;
-  return above + limit / (DRAIN_MIN * net);
+  const least = DRAIN_MIN * net;
+  // No less than the least: of two rates that are far apart the difference is lost in rounding.
+  const drain = Math.max(net - k * (allocated - limit), least);
+  const above = limit < left ? Math.log1p((k * (left - limit)) / drain) / k : 0;
+  return above + limit / least;
 };
 
 interface Behaviour {
