@@ -7,11 +7,22 @@ const ASKERS_MAX = 64;
 /** Milliseconds: nobody is obeyed for longer without asking again. */
 const VALID_FOR_MAX = 600_000;
 
-/** Who has asked a broker to back off, each for as long as it asked for, from when it came. */
+interface Pending {
+  /** Monotonic time at which it stops counting. */
+  readonly until: number;
+  /** Monotonic time at which it is forgotten even if no decision has counted it. */
+  readonly forgottenAt: number;
+  /** Whether a decision has. */
+  counted: boolean;
+}
+
+/**
+ * Who has asked a broker to back off, each for as long as it asked for, from when it came, and at the next decision in any
+ * case: whoever asks may have a shorter period than the one that is asked.
+ */
 export class BackOffRequests {
   readonly #clock: Clock;
-  /** Monotonic time at which each stops counting. */
-  readonly #until = new Map<string, number>();
+  readonly #pending = new Map<string, Pending>();
 
   constructor(clock: Clock) {
     this.#clock = clock;
@@ -20,22 +31,26 @@ export class BackOffRequests {
   /** Takes a request, or renews the one of the same migration. RESOURCE_EXHAUSTED: too many ask already. */
   add({ from, validFor }: BackOffRequest): void {
     this.#expire();
-    if (!this.#until.has(from) && this.#until.size >= ASKERS_MAX)
+    if (!this.#pending.has(from) && this.#pending.size >= ASKERS_MAX)
       throw new MigrateFsError(
         'RESOURCE_EXHAUSTED',
         `${ASKERS_MAX} migrations ask this one to back off already: ask again later`,
       );
-    this.#until.set(from, this.#clock.now() + Math.min(validFor, VALID_FOR_MAX));
+    const now = this.#clock.now();
+    const until = now + Math.min(validFor, VALID_FOR_MAX);
+    this.#pending.set(from, { until, forgottenAt: now + VALID_FOR_MAX, counted: false });
   }
 
-  /** Migrations whose request counts now. */
-  valid(): readonly string[] {
+  /** Migrations whose request counts at a decision that is made now. */
+  count(): readonly string[] {
     this.#expire();
-    return [...this.#until.keys()];
+    for (const request of this.#pending.values()) request.counted = true;
+    return [...this.#pending.keys()];
   }
 
   #expire(): void {
     const now = this.#clock.now();
-    for (const [from, until] of this.#until) if (until <= now) this.#until.delete(from);
+    for (const [from, { until, forgottenAt, counted }] of this.#pending)
+      if (until <= now && (counted || forgottenAt <= now)) this.#pending.delete(from);
   }
 }

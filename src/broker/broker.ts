@@ -196,7 +196,7 @@ export class Broker {
       saturatedLinks: path
         .filter(({ link, sharers }) => loads.get(link)?.saturated ?? sharers.length > 0)
         .map(({ link }) => link),
-      askedBy: this.#requests.valid(),
+      askedBy: this.#requests.count(),
     };
   }
 

@@ -1,7 +1,9 @@
 /** A broker that is not in danger gives bandwidth up: who makes it, for how long, and who cannot. */
 import t from 'tap';
+import { BackOffRequests } from '../../src/broker/back-off-requests.js';
 import { millis, UNLIMITED } from '../../src/leaves/units.js';
 import { BrokerWorld, MB } from '../support/broker-world.js';
+import { ManualClock } from '../support/manual-clock.js';
 
 t.test('a request is obeyed at the next decision, renewed by asking again, and expires', async (t) => {
   const world = new BrokerWorld();
@@ -26,6 +28,34 @@ t.test('a request is obeyed at the next decision, renewed by asking again, and e
   t.ok(migration.netLimit > least && migration.netLimit < UNLIMITED, `${migration.netLimit}`);
   await world.periods(3);
   t.equal(migration.netLimit, UNLIMITED);
+});
+
+t.test('a request counts at the next decision even if it lapses before, and then no more', async (t) => {
+  const world = new BrokerWorld();
+  t.teardown(() => world.host.close());
+  // The one that asks decides each second, the one that is asked each minute.
+  const migration = world.begin('m1', { choice: { period: millis(60_000) } });
+  await world.clock.advance(10_000);
+  t.equal(await world.ask('m1'), 'obeyed');
+  await world.clock.advance(60_000);
+  t.match(await world.host.get('m1'), { askedBy: ['other'], netLimit: 20 * MB });
+  await world.clock.advance(60_000);
+  t.match(await world.host.get('m1'), { askedBy: [] }, 'once');
+  t.equal(migration.netLimit, 20 * MB, 'held for a period');
+});
+
+t.test('a request that no decision has counted is forgotten after ten minutes', async (t) => {
+  const clock = new ManualClock(0);
+  const requests = new BackOffRequests(clock);
+  const validFor = millis(1_500);
+  const request = { migrationId: 'm1', from: 'other', link: 'tor3', validFor, ratio: 1 };
+  requests.add(request);
+  await clock.advance(599_000);
+  t.same(requests.count(), ['other']);
+  t.same(requests.count(), [], 'counted, and lapsed');
+  requests.add(request);
+  await clock.advance(600_000);
+  t.same(requests.count(), []);
 });
 
 t.test('a hot link of the path makes it yield within two periods, another link does not', async (t) => {
