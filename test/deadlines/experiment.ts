@@ -65,7 +65,7 @@ export const publish = (
   say(`wrote ${join(out, name)}.csv and .svg`);
 };
 
-/** Writes what the brokers of a daemon decided and why, as it logged it, to `NAME.log`. */
+/** Writes what the brokers of a daemon decided and why, as it logged it, to `NAME.txt`. */
 export const publishDecisions = ({ out }: Context, name: string, daemon: TestDaemon, since: number): void => {
   if (out === undefined) return;
   const lines = daemon.log.flatMap((line) => {
@@ -78,7 +78,7 @@ export const publishDecisions = ({ out }: Context, name: string, daemon: TestDae
       ? [`${((time - since) / 1000).toFixed(2)} ${migration.slice(0, 8)} ${msg}`]
       : [];
   });
-  writeFileSync(join(out, `${name}.log`), `${lines.join('\n')}\n`);
+  writeFileSync(join(out, `${name}.txt`), `${lines.join('\n')}\n`);
 };
 
 /** The values of a series, in millions: MB/s for the charts. */
