@@ -1,0 +1,212 @@
+/**
+ * Moves a VM between two QEMUs over their monitors (QEMU documentation, "QMP Reference Manual", migration). The one on the
+ * target was started with `-incoming defer` and the same machine; storage is not QEMU's business here. All that is known
+ * of a move is asked of the two QEMUs each time, so that another process can go on with it.
+ */
+import type { Clock } from '../../leaves/clock.js';
+import { pause } from '../../leaves/clock.js';
+import { formatDuration } from '../../leaves/duration.js';
+import { MigrateFsError } from '../../leaves/errors.js';
+import type { LogSink } from '../../leaves/log-sink.js';
+import { type Millis, millis } from '../../leaves/units.js';
+import type { HypervisorDriver, MoveJob } from '../scheduler/hypervisor-driver.js';
+import { type MigrationInfo, Monitor } from './monitor.js';
+
+export interface QemuDriverOptions {
+  /**
+   * Addresses of the monitors, `unix:/PATH` or `tcp:HOST:PORT`, and where the target's QEMU takes the migration (a QEMU
+   * migration URI). `{vm}`, `{source}` and `{target}` stand for the names in the task.
+   */
+  readonly source: string;
+  readonly target: string;
+  readonly migrate: string;
+  /** Set on both sides beside `return-path`. */
+  readonly capabilities: readonly string[];
+  /** Of a move. */
+  readonly timeout: Millis;
+  readonly clock: Clock;
+  readonly log: LogSink;
+}
+
+/** Of one command, and of a cancellation. */
+const ANSWER_MAX = millis(10_000);
+const CANCEL_MAX = millis(30_000);
+const LOOK_INTERVAL = millis(50);
+/** With it the source hears from the target that it has everything before it lets go of the VM. */
+const ALWAYS = ['return-path'];
+/** Run states of a source that has given its VM away, or was about to. */
+const GIVEN_AWAY = ['postmigrate', 'finish-migrate'];
+
+const failed = (message: string): MigrateFsError => new MigrateFsError('ABORTED', message);
+
+const isOver = ({ status }: MigrationInfo): boolean =>
+  status === 'completed' || status === 'failed' || status === 'cancelled';
+
+/** Whether the QEMU on the target has the VM, as far as it says itself. */
+const holdsVm = (runState: string): boolean => runState === 'running' || runState === 'paused';
+
+export class QemuDriver implements HypervisorDriver {
+  readonly #options: QemuDriverOptions;
+
+  constructor(options: QemuDriverOptions) {
+    this.#options = options;
+  }
+
+  async move(job: MoveJob, signal: AbortSignal): Promise<void> {
+    const { clock, timeout } = this.#options;
+    const late = new AbortController();
+    const forget = clock.after(timeout, () => late.abort(new Error('late')));
+    try {
+      await this.#move(job, AbortSignal.any([signal, late.signal]));
+    } catch (error) {
+      if (signal.aborted || !late.signal.aborted) throw error;
+      if ((await this.stop(job)) === 'moved') return;
+      throw new MigrateFsError(
+        'DEADLINE_EXCEEDED',
+        `QEMU did not move ${job.vm} within ${formatDuration(timeout)} and was told to give up: let the guest ` +
+          'change less memory, or raise the timeout of the driver',
+      );
+    } finally {
+      forget();
+    }
+  }
+
+  async stop(job: MoveJob): Promise<'moved' | 'not-moved'> {
+    const source = await this.#monitor(job, 'source').catch((error: unknown) => {
+      if (error instanceof MigrateFsError && error.code === 'UNAVAILABLE') return undefined;
+      throw error;
+    });
+    if (!source) return (await this.#targetHolds(job)) ? 'moved' : 'not-moved';
+    using monitor = source;
+    const info = await this.#cancelled(monitor);
+    if (info.status !== 'completed') return 'not-moved';
+    return (await this.#targetHolds(job)) ? 'moved' : 'not-moved';
+  }
+
+  async rollBack(job: MoveJob, signal: AbortSignal): Promise<void> {
+    using source = await this.#monitor(job, 'source', signal);
+    await this.#cancelled(source);
+    // It must be gone before the VM goes on at the source: two of them would be worse than none.
+    await this.#discardTarget(job, await source.runState(), signal);
+    if (GIVEN_AWAY.includes(await source.runState())) await source.call('cont');
+  }
+
+  forget(): void {
+    // Nothing is kept.
+  }
+
+  async #move(job: MoveJob, signal: AbortSignal): Promise<void> {
+    let source: Monitor;
+    try {
+      source = await this.#monitor(job, 'source', signal);
+    } catch (error) {
+      // Whoever began this move may have ended it, and the QEMU on the source with it.
+      if (!signal.aborted && (await this.#targetHolds(job).catch(() => false))) return;
+      throw error;
+    }
+    using monitor = source;
+    let info = await monitor.migration();
+    if (info.status === undefined || info.status === 'failed' || info.status === 'cancelled') {
+      await this.#begin(job, monitor, signal);
+      info = await monitor.migration();
+    }
+    while (!isOver(info)) {
+      this.#report(job, 'debug', 'QEMU sends the VM', info);
+      await pause(this.#options.clock, LOOK_INTERVAL, signal);
+      info = await monitor.migration();
+    }
+    if (info.status !== 'completed')
+      throw failed(
+        `QEMU on ${job.source} ended the migration of ${job.vm} as ${info.status}${reasonOf(info)}`,
+      );
+    if (!(await this.#targetHolds(job, signal)))
+      throw failed(`QEMU on ${job.target} does not run ${job.vm} although it was sent completely`);
+    this.#report(job, 'info', 'QEMU has moved the VM', info);
+    // It holds nothing but old state and locks; its disks are fenced by the target's first write.
+    await monitor.quit();
+  }
+
+  async #begin(job: MoveJob, source: Monitor, signal: AbortSignal): Promise<void> {
+    using target = await this.#monitor(job, 'target', signal);
+    const state = await target.runState();
+    if (state !== 'inmigrate')
+      throw new MigrateFsError(
+        'FAILED_PRECONDITION',
+        `QEMU on ${job.target} does not wait for ${job.vm} (it is ${state}): start it with -incoming defer`,
+      );
+    const wanted = [...ALWAYS, ...this.#options.capabilities];
+    for (const monitor of [source, target]) await monitor.setCapabilities(wanted);
+    const uri = this.#filledIn('migrate', job);
+    // Whoever began before may have come this far.
+    if ((await target.migration()).status === undefined) await target.call('migrate-incoming', { uri });
+    await source.call('migrate', { uri });
+  }
+
+  /** How a migration that is under way at the source, if there is one, has ended. */
+  async #cancelled(source: Monitor): Promise<MigrationInfo> {
+    const { clock } = this.#options;
+    const began = clock.now();
+    let info = await source.migration();
+    while (info.status !== undefined && !isOver(info)) {
+      if (clock.now() - began > CANCEL_MAX)
+        throw new MigrateFsError('DEADLINE_EXCEEDED', `${source.who} does not end the migration: look at it`);
+      // Again and again: QEMU forgets one that comes while it connects.
+      if (info.status !== 'cancelling') await source.call('migrate_cancel');
+      await pause(clock, LOOK_INTERVAL);
+      info = await source.migration();
+    }
+    return info;
+  }
+
+  async #targetHolds(job: MoveJob, signal?: AbortSignal): Promise<boolean> {
+    const { clock } = this.#options;
+    using target = await this.#monitor(job, 'target', signal);
+    const began = clock.now();
+    for (;;) {
+      const state = await target.runState();
+      if (holdsVm(state)) return true;
+      // It starts the VM after it has told the source that everything came.
+      if ((await target.migration()).status !== 'completed' || clock.now() - began > ANSWER_MAX) return false;
+      await pause(clock, LOOK_INTERVAL, signal);
+    }
+  }
+
+  async #discardTarget(job: MoveJob, sourceState: string, signal: AbortSignal): Promise<void> {
+    try {
+      using target = await this.#monitor(job, 'target', signal);
+      const state = await target.runState();
+      if (holdsVm(state)) throw failed(`${job.vm} runs on ${job.target} already (QEMU there is ${state})`);
+      await target.quit();
+    } catch (error) {
+      signal.throwIfAborted();
+      const unreachable = error instanceof MigrateFsError && error.code === 'UNAVAILABLE';
+      if (!unreachable) throw error;
+      // A source that never let go of the VM cannot have given it to anybody.
+      if (GIVEN_AWAY.includes(sourceState))
+        throw failed(
+          `${job.vm} is stopped on ${job.source}, and nobody knows whether it runs on ${job.target} (${error.message}): ` +
+            `look there; if it does not, enter 'cont' at the monitor on ${job.source}`,
+        );
+    }
+  }
+
+  #monitor(job: MoveJob, side: 'source' | 'target', signal?: AbortSignal): Promise<Monitor> {
+    const who = `QEMU of ${job.vm} on ${job[side]}`;
+    return Monitor.open(this.#filledIn(side, job), who, {
+      clock: this.#options.clock,
+      answerMax: ANSWER_MAX,
+      signal,
+    });
+  }
+
+  #filledIn(key: 'source' | 'target' | 'migrate', { vm, source, target }: MoveJob): string {
+    const values: Readonly<Record<string, string>> = { vm, source, target };
+    return this.#options[key].replace(/\{(vm|source|target)\}/g, (_, name: string) => values[name]!);
+  }
+
+  #report({ task, vm }: MoveJob, level: 'debug' | 'info', message: string, info: MigrationInfo): void {
+    this.#options.log(level, message, { task, vm, ...info });
+  }
+}
+
+const reasonOf = ({ error }: MigrationInfo): string => (error === undefined ? '' : ` (${error})`);
