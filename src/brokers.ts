@@ -1,8 +1,9 @@
 /** Composition of a daemon's brokers: hot spots, the control points of its migrations, the brokers of other daemons. */
 import { BrokerHost } from './broker/broker-host.js';
+import type { HotSpotsConfig } from './broker/hot-spots/config.js';
 import { hotSpotsConfigOf } from './broker/hot-spots/config.js';
 import type { OpenHotSpots } from './broker/hot-spots/open-hot-spots.js';
-import { openHotSpots } from './broker/hot-spots/open-hot-spots.js';
+import { checkHotSpots, openHotSpots } from './broker/hot-spots/open-hot-spots.js';
 import { meterOwnTraffic } from './broker/hot-spots/own-traffic.js';
 import { decide } from './broker/policy/decide.js';
 import type { Observation } from './broker/policy/decision.js';
@@ -10,6 +11,7 @@ import type { ControlPoints, Peers } from './broker/ports.js';
 import { type ControlClient, connect } from './control/control-client.js';
 import type { BackOffAnswer, BackOffRequest, BrokerControl, Sharer } from './leaves/broker.js';
 import type { Clock } from './leaves/clock.js';
+import type { DaemonOptions } from './leaves/daemon-options.js';
 import { MigrateFsError } from './leaves/errors.js';
 import { parseHostPort } from './leaves/host-port.js';
 import type { LogSink } from './leaves/log-sink.js';
@@ -24,8 +26,7 @@ const CONNECTIONS_MAX = 64;
 
 interface BrokersOptions {
   readonly migrations: MigrationControl;
-  /** JSON as `hotSpotsConfigOf` reads it; absent: the interfaces of this host. */
-  readonly hotSpots?: unknown;
+  readonly hotSpots: HotSpotsConfig;
   /** Of all migrations of this host together. */
   readonly netLimit: BytesPerSecond;
   /** Control address of this daemon. */
@@ -128,12 +129,24 @@ const pointsOf = (migrations: MigrationControl, clock: Clock, id: string): Contr
   },
 });
 
-/** INVALID_ARGUMENT: the hot spots are described wrongly. FAILED_PRECONDITION: their alert port cannot be served. */
+/**
+ * Where the hot spots of a daemon come from, checked before anything is mounted. INVALID_ARGUMENT: described wrongly, or a
+ * file cannot be read. FAILED_PRECONDITION: the alert port would not be safe.
+ */
+export const checkedHotSpots = ({
+  hotSpots,
+  ...security
+}: Pick<DaemonOptions, 'hotSpots' | 'tls' | 'insecure'>): HotSpotsConfig => {
+  const config = hotSpotsConfigOf(hotSpots ?? {}, true);
+  checkHotSpots(config, security);
+  return config;
+};
+
+/** FAILED_PRECONDITION: the alert port cannot be served. */
 export const openBrokers = async (options: BrokersOptions): Promise<OpenBrokers> => {
   const { migrations, netLimit, ownAddress, tls, insecure, clock, log } = options;
-  const config = hotSpotsConfigOf(options.hotSpots ?? {}, true);
   const own = meterOwnTraffic(migrations, clock);
-  const hotSpots = await openHotSpots(config, {
+  const hotSpots = await openHotSpots(options.hotSpots, {
     clock,
     log,
     ownTraffic: own.traffic,

@@ -3,7 +3,8 @@ import { readFileSync } from 'node:fs';
 import { hostname } from 'node:os';
 import type { Logger } from 'pino';
 import { pino } from 'pino';
-import { openBrokers } from './brokers.js';
+import type { HotSpotsConfig } from './broker/hot-spots/config.js';
+import { checkedHotSpots, openBrokers } from './brokers.js';
 import { serveControl } from './control/control-server.js';
 import { mountFuseNative } from './fs/fuse-native/mount-fuse-native.js';
 import { mountKernel } from './fs/kernel/mount-kernel.js';
@@ -75,6 +76,7 @@ type Replica = Awaited<ReturnType<typeof startReplica>>;
 /** Serves the control port until the mount is gone. */
 const serveUntilUnmounted = async (
   options: DaemonOptions,
+  hotSpots: HotSpotsConfig,
   fileSystem: MountedFileSystem,
   replica: Replica,
   stops: StopRequests,
@@ -94,6 +96,7 @@ const serveUntilUnmounted = async (
   });
   const brokers = await openBrokers({
     ...options,
+    hotSpots,
     migrations: replica,
     ownAddress: () => controlAddress,
     clock: systemClock,
@@ -142,6 +145,7 @@ const serveUntilUnmounted = async (
 export const runDaemon = async (options: DaemonOptions): Promise<void> => {
   assertSafeListener('control', options.listen, options);
   assertSafeListener('data', options.data, options);
+  const hotSpots = checkedHotSpots(options);
   const log = openLog(options);
   const sink: LogSink = (level, message, fields) => log[level](fields ?? {}, message);
   const { imageDir, mountpoint, workers, workersMax, passthrough, tls } = options;
@@ -161,7 +165,7 @@ export const runDaemon = async (options: DaemonOptions): Promise<void> => {
       log: sink,
     });
     try {
-      await serveUntilUnmounted(options, fileSystem, replica, stops, log, sink);
+      await serveUntilUnmounted(options, hotSpots, fileSystem, replica, stops, log, sink);
     } finally {
       await replica.shutdown();
     }

@@ -2,6 +2,8 @@
 import { readFileSync } from 'node:fs';
 import { dirname, join, resolve } from 'node:path';
 import { pino } from 'pino';
+import type { HotSpotsConfig } from './broker/hot-spots/config.js';
+import { withFilesIn } from './broker/hot-spots/config.js';
 import { openHotSpots } from './broker/hot-spots/open-hot-spots.js';
 import { admit } from './broker/policy/admission.js';
 import { plan } from './broker/policy/plan.js';
@@ -10,7 +12,7 @@ import { ExecDriver } from './broker/scheduler/exec-driver.js';
 import { MoveSlots } from './broker/scheduler/move-slots.js';
 import { Scheduler } from './broker/scheduler/scheduler.js';
 import type { SchedulerConfig } from './broker/scheduler/scheduler-config.js';
-import { schedulerConfigOf } from './broker/scheduler/scheduler-config.js';
+import { schedulerConfigOf, schedulerHotSpotsOf } from './broker/scheduler/scheduler-config.js';
 import { TaskBook } from './broker/scheduler/task-book.js';
 import { TaskStore } from './broker/scheduler/task-store.js';
 import { serveScheduler } from './control/scheduler-server.js';
@@ -36,14 +38,19 @@ export interface SchedulerDaemonOptions {
 const invalid = (message: string, cause?: unknown): MigrateFsError =>
   new MigrateFsError('INVALID_ARGUMENT', message, { cause });
 
-const readConfig = (path: string): SchedulerConfig => {
-  let value: unknown;
+const readJson = (path: string): unknown => {
   try {
-    value = JSON.parse(readFileSync(path, 'utf8'));
+    return JSON.parse(readFileSync(path, 'utf8'));
   } catch (error) {
     throw invalid(`cannot read ${path}: ${(error as Error).message}`, error);
   }
-  return schedulerConfigOf(value);
+};
+
+/** Relative paths are relative to the file in which they stand. */
+const readHotSpots = ({ hotSpots }: SchedulerConfig, folder: string): HotSpotsConfig => {
+  if (typeof hotSpots === 'object') return withFilesIn(folder, hotSpots);
+  const path = resolve(folder, hotSpots);
+  return withFilesIn(dirname(path), schedulerHotSpotsOf(readJson(path)));
 };
 
 const readTopology = ({ topology }: SchedulerConfig, folder: string): Topology => {
@@ -72,9 +79,10 @@ const driverEnvironment = (): NodeJS.ProcessEnv =>
  * Errors: INVALID_ARGUMENT (configuration), FAILED_PRECONDITION (address or queue is taken) with cause and remedy.
  */
 export const runScheduler = async (options: SchedulerDaemonOptions): Promise<void> => {
-  const config = readConfig(options.config);
+  const config = schedulerConfigOf(readJson(options.config));
   const folder = dirname(resolve(options.config));
   const topology = readTopology(config, folder);
+  const hotSpotsConfig = readHotSpots(config, folder);
   const { ca, cert, key } = config.tlsFiles;
   const inFolder = (path: string | undefined): string | undefined =>
     path === undefined ? undefined : resolve(folder, path);
@@ -93,7 +101,7 @@ export const runScheduler = async (options: SchedulerDaemonOptions): Promise<voi
 
   await using store = await TaskStore.open(resolve(folder, config.store));
   const clock = systemClock;
-  await using hotSpots = await openHotSpots(config.hotSpots, { clock, log: sink, tls, insecure });
+  await using hotSpots = await openHotSpots(hotSpotsConfig, { clock, log: sink, tls, insecure });
   using hosts = new DaemonHosts({ addressesOf: (host) => topology.host(host), tls });
   const drivers = new Map(
     config.drivers.map((driver) => [

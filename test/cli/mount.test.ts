@@ -1,5 +1,5 @@
-import { writeFileSync } from 'node:fs';
-import { join } from 'node:path';
+import { mkdirSync, writeFileSync } from 'node:fs';
+import { dirname, join } from 'node:path';
 import t from 'tap';
 import { runCli } from '../support/run.js';
 import { scratchDir } from '../support/scratch.js';
@@ -16,6 +16,27 @@ t.test('G7: without certificates other than loopback is refused, before anything
       stderr,
       new RegExp(`^migratefs: will not serve the ${what} port on 0\\.0\\.0\\.0:0 .*--insecure\n$`),
     );
+  }
+});
+
+t.test('hot spots that are described wrongly are one line, before anything is mounted', async (t) => {
+  // Mounting comes later: it would complain of the directory.
+  const dir = join(scratchDir(t, 'mount'), 'none');
+  mkdirSync(dirname(dir), { recursive: true });
+  const file = join(dirname(dir), 'hot-spots.json');
+  const ports = ['--listen', '127.0.0.1:0', '--data', '127.0.0.1:0'];
+  for (const [config, message] of [
+    [{ thresholds: { upper: 'much' } }, /^migratefs: hot-spots\.thresholds\.upper: give a number.*\n$/],
+    [
+      { alerts: { listen: '127.0.0.1:0', 'token-file': '/none' } },
+      /^migratefs: hot-spots: cannot read the token \/none: .*\n$/,
+    ],
+    [{ alerts: { listen: '0.0.0.0:0' } }, /^migratefs: will not serve the alert port on 0\.0\.0\.0:0 .*\n$/],
+  ] as const) {
+    writeFileSync(file, JSON.stringify(config));
+    const { code, stderr } = await runCli(['mount', dir, ...ports, '--hot-spots', file]);
+    t.equal(code, 1);
+    t.match(stderr, message);
   }
 });
 

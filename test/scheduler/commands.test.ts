@@ -1,4 +1,4 @@
-import { readFileSync, writeFileSync } from 'node:fs';
+import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import t from 'tap';
 import { schedulerConfigOf } from '../../src/broker/scheduler/scheduler-config.js';
@@ -122,4 +122,32 @@ t.test('a configuration that cannot be right is refused by the place of its faul
   t.equal(code, 1);
   t.match(stderr, /^migratefs: cannot read the topology .*topology\.json: ENOENT.*\n$/);
   t.match(readFileSync(file, 'utf8'), /queue/, 'left as it was');
+});
+
+t.test('hot spots stand in the configuration, or in a file of their own with its own files', async (t) => {
+  const right = { store: 'queue', topology: { hosts: [], switches: [], links: [] } };
+  const alerts = { alerts: { listen: '127.0.0.1:0', 'token-file': 'token' } };
+  t.match(schedulerConfigOf({ ...right, 'hot-spots': alerts }).hotSpots, { alerts: { tokenFile: 'token' } });
+  t.equal(schedulerConfigOf({ ...right, 'hot-spots': 'etc/hot-spots.json' }).hotSpots, 'etc/hot-spots.json');
+  const wrong = { code: 'INVALID_ARGUMENT', message: /hot-spots: give an object/ };
+  t.throws(() => schedulerConfigOf({ ...right, 'hot-spots': 5 }), wrong);
+  const folder = scratchDir(t, 'config');
+  const file = join(folder, 'scheduler.json');
+  mkdirSync(join(folder, 'etc'), { recursive: true });
+  const refused = async (hotSpots: unknown, message: RegExp): Promise<void> => {
+    writeFileSync(file, JSON.stringify({ ...right, 'hot-spots': hotSpots }));
+    const { code, stderr } = await runCli(['scheduler', '--config', file]);
+    t.equal(code, 1);
+    t.match(stderr, message);
+  };
+  await refused(alerts, new RegExp(`cannot read the token ${join(folder, 'token')}: ENOENT`));
+  await refused(
+    'etc/hot-spots.json',
+    new RegExp(`cannot read ${join(folder, 'etc/hot-spots.json')}: ENOENT`),
+  );
+  writeFileSync(join(folder, 'etc/hot-spots.json'), JSON.stringify(alerts));
+  await refused(
+    'etc/hot-spots.json',
+    new RegExp(`cannot read the token ${join(folder, 'etc/token')}: ENOENT`),
+  );
 });

@@ -32,6 +32,8 @@ export interface AlertListener {
 }
 
 export const ALERTS_PATH = '/alerts';
+/** What anyone who reaches the port could do. */
+export const ALERTS_HARM = 'slow migrations down with made-up alerts';
 export const BODY_BYTES_MAX = MiB;
 const HEADER_BYTES_MAX = 16 * 1024;
 const CONNECTIONS_MAX = 64;
@@ -116,7 +118,7 @@ const serverOf = (options: AlertListenerOptions): Server => {
  */
 export const listenForAlerts = async (options: AlertListenerOptions): Promise<AlertListener> => {
   const { listen } = options;
-  assertSafeListener('alert', listen, options, 'slow migrations down with made-up alerts');
+  assertSafeListener('alert', listen, options, ALERTS_HARM);
   let server: Server;
   try {
     server = serverOf(options);

@@ -1,4 +1,5 @@
 /** Where hot spots come from, as an operator writes it (docs/HOTSPOTS.md). */
+import { resolve } from 'node:path';
 import { ConfigFields, configError } from '../../leaves/config-fields.js';
 import type { HostPort } from '../../leaves/host-port.js';
 import { parseHostPort } from '../../leaves/host-port.js';
@@ -220,6 +221,25 @@ const alertsOf = (fields: ConfigFields): AlertsConfig => {
   };
   fields.end();
   return config;
+};
+
+/** With the files that it names found in `folder`, where their paths are relative. */
+export const withFilesIn = (folder: string, config: HotSpotsConfig): HotSpotsConfig => {
+  const { prometheus, alerts } = config;
+  const found = <Key extends string>(
+    name: Key,
+    path: string | undefined,
+  ): { readonly [K in Key]?: string } =>
+    path === undefined ? {} : ({ [name]: resolve(folder, path) } as { readonly [K in Key]: string });
+  return {
+    ...config,
+    prometheus: prometheus.map((server) => ({
+      ...server,
+      ...found('tokenFile', server.tokenFile),
+      ...found('caFile', server.caFile),
+    })),
+    ...(alerts && { alerts: { ...alerts, ...found('tokenFile', alerts.tokenFile) } }),
+  };
 };
 
 /**

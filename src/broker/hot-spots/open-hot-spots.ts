@@ -3,8 +3,9 @@ import type { Clock } from '../../leaves/clock.js';
 import type { HotSpots } from '../../leaves/hot-spots.js';
 import type { LogSink } from '../../leaves/log-sink.js';
 import type { TlsIdentity } from '../../leaves/tls-identity.js';
+import { assertSafeListener } from '../../leaves/tls-identity.js';
 import type { AlertListener } from './alert-listener.js';
-import { ALERTS_PATH, listenForAlerts } from './alert-listener.js';
+import { ALERTS_HARM, ALERTS_PATH, listenForAlerts } from './alert-listener.js';
 import { AlertSource } from './alert-source.js';
 import type { HotSpotsConfig } from './config.js';
 import { hostInterfaces } from './host-interfaces.js';
@@ -39,6 +40,23 @@ export interface OpenHotSpots extends HotSpots, AsyncDisposable {
   close(): Promise<void>;
 }
 
+type Security = Pick<HotSpotsOptions, 'tls' | 'insecure'>;
+
+/** What asks and is asked, as the files of a configuration say. */
+const prepare = ({ prometheus, alerts }: HotSpotsConfig) => ({
+  servers: prometheus.map((server) => ({ config: server, ask: askServer(server) })),
+  token: alerts?.tokenFile === undefined ? undefined : secretFile('token', alerts.tokenFile),
+});
+
+/**
+ * Throws what `openHotSpots` would because of the configuration alone. INVALID_ARGUMENT: a file of it cannot be read.
+ * FAILED_PRECONDITION: the alert port would not be safe.
+ */
+export const checkHotSpots = (config: HotSpotsConfig, security: Security): void => {
+  prepare(config);
+  if (config.alerts) assertSafeListener('alert', config.alerts.listen, security, ALERTS_HARM);
+};
+
 /**
  * Opens the sources that a configuration names (`hotSpotsConfigOf`). INVALID_ARGUMENT: a file of it cannot be read.
  * FAILED_PRECONDITION: the alert port cannot be served.
@@ -65,11 +83,10 @@ export const openHotSpots = async (
   try {
     signal?.throwIfAborted();
     // What may fail comes before what runs.
-    const servers = config.prometheus.map((server) => ({ config: server, ask: askServer(server) }));
+    const { servers, token } = prepare(config);
     if (config.alerts) {
-      const { listen, tokenFile } = config.alerts;
+      const { listen } = config.alerts;
       const alerts = new AlertSource({ config: config.alerts, board, clock, log });
-      const token = tokenFile === undefined ? undefined : secretFile('token', tokenFile);
       listener = await listenForAlerts({
         listen,
         token,

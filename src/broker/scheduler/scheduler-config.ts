@@ -30,7 +30,8 @@ export interface SchedulerConfig {
   readonly firstWriteWait: Millis;
   readonly drivers: readonly DriverConfig[];
   readonly defaultDriver: string;
-  readonly hotSpots: HotSpotsConfig;
+  /** Path of a file of their own, or the configuration itself. */
+  readonly hotSpots: string | HotSpotsConfig;
   readonly tlsFiles: {
     readonly ca?: string | undefined;
     readonly cert?: string | undefined;
@@ -99,6 +100,14 @@ const topologyOf = (fields: ConfigFields): string | object => {
   throw configError(`${fields.where}.topology`, 'give the path of the topology file, or the topology itself');
 };
 
+/** The interfaces of the scheduler's host say nothing about those that migrations use. */
+export const schedulerHotSpotsOf = (value: unknown): HotSpotsConfig => hotSpotsConfigOf(value, false);
+
+const hotSpotsIn = (fields: ConfigFields): string | HotSpotsConfig => {
+  const value = fields.raw('hot-spots') ?? {};
+  return typeof value === 'string' && value !== '' ? value : schedulerHotSpotsOf(value);
+};
+
 const limitsOf = (
   fields: ConfigFields,
 ): Pick<
@@ -136,8 +145,7 @@ export const schedulerConfigOf = (value: unknown): SchedulerConfig => {
     ...limitsOf(fields.object('limits')),
     drivers,
     defaultDriver,
-    // The interfaces of the scheduler's host say nothing about those that migrations use.
-    hotSpots: hotSpotsConfigOf(fields.raw('hot-spots') ?? {}, false),
+    hotSpots: hotSpotsIn(fields),
     tlsFiles: {
       ca: tls.optionalText('ca'),
       cert: tls.optionalText('cert'),

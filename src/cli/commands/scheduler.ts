@@ -18,7 +18,7 @@ about a task is a line of it.
    "drivers": {"libvirt": {"command": ["/usr/local/bin/move-vm"], "rollback": ["/usr/local/bin/stay-vm"],
                            "timeout": "10m"}},
    "default-driver": "libvirt",                        without it tasks move disks only (driver "none")
-   "hot-spots": {...},                                 docs/HOTSPOTS.md
+   "hot-spots": "/etc/migratefs/hot-spots.json",       docs/HOTSPOTS.md, or the object itself
    "tls": {"ca": "ca.pem", "cert": "host.pem", "key": "host.key"}}
 Only "store" and "topology" are required. A relative path is relative to the file.
 
