@@ -42,6 +42,8 @@ export interface DiskMemory {
   readonly demand: number;
   /** Decisions in a row at which Expression 1 did not hold. */
   readonly endangeredPeriods: number;
+  /** What the guest's smoothed rate can have got to since the limit was raised; absent without a limit. */
+  readonly reachable?: BytesPerSecond;
   /** When it was decided: wall clock. */
   readonly at: Millis;
 }

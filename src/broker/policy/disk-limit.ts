@@ -27,6 +27,8 @@ export const DISK_RELEASE = 0.1;
 export const DISK_GAIN_MIN = 0.01;
 /** A guest that writes at least this part of its limit would write more without it. */
 const PRESSING = 0.9;
+/** Of the way to a raised limit, what the smoothed rate of a guest that presses goes in a period at least. */
+const FOLLOWS = 0.3;
 /** What a guest wanted before it was limited is forgotten by this factor a period while it does not press. */
 const DEMAND_DECAY = 0.7;
 /** The search for the limit goes down in so many steps, and then into the one that suffices. */
@@ -54,10 +56,20 @@ const writing = (load: TransferLoad, rate: number): TransferLoad => ({
 const isPressing = (load: TransferLoad, limit: BytesPerSecond): boolean => load.writeRate >= limit * PRESSING;
 
 /** What the guest would write without a limit, as far as that is known under one. */
-const demandOf = (load: TransferLoad, limit: BytesPerSecond, memory: DiskMemory): number => {
+const demandOf = (load: TransferLoad, limit: BytesPerSecond, { demand, reachable }: DiskMemory): number => {
   if (limit === UNLIMITED) return load.writeRate;
-  const faded = isPressing(load, limit) ? memory.demand : memory.demand * DEMAND_DECAY;
+  const faded = isPressing(load, reachable ?? limit) ? demand : demand * DEMAND_DECAY;
   return Math.max(faded, load.writeRate);
+};
+
+/** The smoothed rate follows a limit that is lowered from above, which is pressing, and one that is raised from below. */
+const reachableAfter = (
+  limit: BytesPerSecond,
+  before: BytesPerSecond,
+  { reachable = before }: DiskMemory,
+): Pick<DiskMemory, 'reachable'> => {
+  if (limit === UNLIMITED) return {};
+  return { reachable: reachable < limit ? bytesPerSecond(reachable + (limit - reachable) * FOLLOWS) : limit };
 };
 
 /** Above 1, and below the ratio of a warning: the limit must not make itself look superfluous. */
@@ -69,14 +81,26 @@ const requiredRatio = (warning: number): number => Math.min(1 + DISK_MARGIN, (1 
  * is unknown a limit stays as it is.
  */
 export const diskLimit = (
-  { terms, deadline }: Case,
-  { state, load, at }: Observation,
-  { ratio, timeToDeadline }: Laxity,
+  subject: Case,
+  observation: Observation,
+  laxity: Laxity,
   netRate: number,
   previous: Pick<Decision, 'diskLimit' | 'disk'> | undefined,
 ): DiskLimit => {
   const before = previous?.diskLimit ?? UNLIMITED;
-  const memory = previous?.disk ?? { demand: 0, endangeredPeriods: 0, at };
+  const memory = previous?.disk ?? { demand: 0, endangeredPeriods: 0, at: observation.at };
+  const found = nextLimit(subject, observation, laxity, netRate, before, memory);
+  return { ...found, memory: { ...found.memory, ...reachableAfter(found.limit, before, memory) } };
+};
+
+const nextLimit = (
+  { terms, deadline }: Case,
+  { state, load, at }: Observation,
+  { ratio, timeToDeadline }: Laxity,
+  netRate: number,
+  before: BytesPerSecond,
+  memory: DiskMemory,
+): DiskLimit => {
   const none = (demand: number, endangeredPeriods = 0): DiskLimit => ({
     limit: UNLIMITED,
     memory: { demand, endangeredPeriods, at },
@@ -102,7 +126,7 @@ export const diskLimit = (
   const floored = needed(demand, terms.diskFloor);
   const canWait = floored * DISK_CAN_WAIT + 2 * slack <= timeToDeadline;
   const fine = wishes.every((wanted) => holds(wanted, UNLIMITED));
-  if (fine && (canWait || !isPressing(load, before))) return none(demand);
+  if (fine && (canWait || !isPressing(load, memory.reachable ?? before))) return none(demand);
   if (demand <= terms.diskFloor || floored >= free * (1 - DISK_GAIN_MIN)) return none(demand);
 
   const endangeredPeriods = Math.min(memory.endangeredPeriods + 1, DISK_CONFIRMATIONS);

@@ -127,6 +127,20 @@ t.test('a limit in force', async (t) => {
         action: 'keep',
       });
   });
+  t.test('is not taken for superfluous while the smoothed rate follows a raised limit', async (t) => {
+    const demand = 60 * MB;
+    const pressing = (writeRate: number, left: number): Observation =>
+      observationOf({ ...ENDANGERED, left: bytes(left), writeRate, dirtyRate: writeRate });
+    let now = settled(due(30), pressing(demand, 600 * MB));
+    const { limit } = now;
+    // Less is left than was expected, so the limit is raised.
+    now = next(due(30), pressing(limit, 450 * MB), now);
+    t.ok(now.limit > limit * 1.2, `${limit} is raised to ${now.limit}`);
+    now = next(due(30), pressing(limit + (now.limit - limit) * 0.4, 450 * MB), now);
+    t.equal(now.memory.demand, demand, 'what it wants is not forgotten');
+    t.not(now.limit, UNLIMITED);
+  });
+
   t.test('goes as soon as Expression 1 holds without it', async (t) => {
     const faster = observationOf({ ...pressing, netRate: 300 * MB });
     t.equal(next(subject, faster, limited).action, 'release');
