@@ -1,9 +1,11 @@
 /** One live migration of a real VM between two daemons, and the proof that its disks lost nothing. */
 import { statSync, truncateSync, writeFileSync } from 'node:fs';
-import { mkdir } from 'node:fs/promises';
+import { copyFile, mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { QemuDriver } from '../../src/broker/hypervisor/qemu-driver.js';
+import type { MoveJob } from '../../src/broker/scheduler/hypervisor-driver.js';
 import { systemClock } from '../../src/leaves/clock.js';
+import type { LogSink } from '../../src/leaves/log-sink.js';
 import { millis } from '../../src/leaves/units.js';
 import { type Host, migrate, type Pair, startPair } from '../support/pair.js';
 import { runOk } from '../support/run.js';
@@ -46,14 +48,14 @@ export interface VmReport {
 }
 
 const RECORD_BYTES = 4096;
-export const SLOTS = 16_384;
+const SLOTS = 16_384;
 const DISK_BYTES = SLOTS * RECORD_BYTES;
 const FLUSH = 64;
 /** Records that the guest flushes in each part of a run before it goes on. */
 const ENOUGH = 512;
 const MOVE_MAX = millis(60_000);
 
-export const diskName = (index: number, { format }: VmCase): string => `vm/disk${index}.${format}`;
+const diskName = (index: number, { format }: VmCase): string => `vm/disk${index}.${format}`;
 
 /** Makes the disks; a qcow2 one is on a base image that both hosts have. */
 const makeDisks = async (vmCase: VmCase, source: Host, target: Host): Promise<void> => {
@@ -80,7 +82,7 @@ const disksOf = (vmCase: VmCase, { daemon }: Host): GuestDisk[] =>
   }));
 
 /** Raw files with what the guest's disks hold on `host`, read behind the mount. */
-export const rawDisks = async (vmCase: VmCase, { daemon }: Host, folder: string): Promise<string[]> => {
+const rawDisks = async (vmCase: VmCase, { daemon }: Host, folder: string): Promise<string[]> => {
   const paths: string[] = [];
   for (let index = 0; index < vmCase.disks; index++) {
     const path = daemon.below(diskName(index, vmCase));
@@ -100,6 +102,59 @@ const rateBetween = (lines: readonly ConsoleLine[], from: number, to: number): n
   const elapsed = first && last ? last.guestTime! - first.guestTime! : 0;
   return elapsed > 0 ? ((last!.number - first!.number) * RECORD_BYTES * 1000) / elapsed : 0;
 };
+
+/**
+ * The same guest moved to a copy of its disk that was made while it was writing, without MigrateFS: what the verifier
+ * must find. Returns its faults.
+ */
+export const runOnStaleCopy = async (t: Teardown, run: number): Promise<readonly string[]> => {
+  const folder = scratchDir(t, 'vm');
+  const disks = ['disk', 'copy'].map((name) => join(folder, name));
+  const workload: Workload = { run, slots: SLOTS, rate: DEFAULT_CASE.rate / RECORD_BYTES, flush: FLUSH };
+  const ram = GuestRam.create(t, folder);
+  writeFileSync(disks[0]!, '');
+  truncateSync(disks[0]!, DISK_BYTES);
+  const [old, fresh] = [0, 1].map(
+    (side) => (): Guest =>
+      Guest.start(t, {
+        disks: [{ path: disks[side]!, format: 'raw', cache: 'writeback' }],
+        workload,
+        ram,
+        monitor: join(folder, `monitor${side}`),
+        incoming: side === 1,
+      }),
+  );
+  const source = old!();
+  await source.acknowledges(ENOUGH);
+  await copyFile(disks[0]!, disks[1]!);
+  await source.acknowledges(ENOUGH);
+  const target = fresh!();
+  await target.listens();
+  const driver = driverOf(
+    `unix:${folder}/monitor0`,
+    `unix:${folder}/monitor1`,
+    `unix:${folder}/migration`,
+    () => undefined,
+  );
+  await driver.move(jobOf([], 'none'), AbortSignal.timeout(MOVE_MAX));
+  await target.acknowledges(1);
+  await target.finish();
+  const lines = [...source.lines, ...target.lines];
+  return [...consoleFaults(lines), ...(await recordFaults(lines, [disks[1]!], workload))];
+};
+
+const driverOf = (source: string, target: string, migrateTo: string, log: LogSink): QemuDriver =>
+  new QemuDriver({
+    ...{ source, target, migrate: migrateTo, log },
+    capabilities: ['x-ignore-shared'],
+    timeout: MOVE_MAX,
+    clock: systemClock,
+  });
+
+const jobOf = (images: readonly string[], migrationId: string): MoveJob => ({
+  ...{ task: 't1', attempt: 1, vm: 'vm', source: 'a', target: 'b' },
+  ...{ images, migrationId },
+});
 
 const twoHosts = async (
   t: Teardown,
@@ -145,25 +200,16 @@ export const runVmCase = async (t: Teardown, vmCase: VmCase, run: number): Promi
   const moved = performance.now();
   const fresh = start(1);
   let downtime = Number.NaN;
-  const driver = new QemuDriver({
-    source: `unix:${folder}/source`,
-    target: `unix:${folder}/target`,
-    migrate: hosts.migrateTo,
-    capabilities: ['x-ignore-shared'],
-    timeout: MOVE_MAX,
-    clock: systemClock,
-    log: (_, __, fields) => {
+  const driver = driverOf(
+    `unix:${folder}/source`,
+    `unix:${folder}/target`,
+    hosts.migrateTo,
+    (_, __, fields) => {
       downtime = Number((fields as { downtime?: number }).downtime ?? downtime);
     },
-  });
-  await fresh.listens();
-  await driver.move(
-    {
-      ...{ task: 't1', attempt: 1, vm: 'vm', images, migrationId: followed.id },
-      ...{ source: 'a', target: 'b' },
-    },
-    AbortSignal.timeout(MOVE_MAX),
   );
+  await fresh.listens();
+  await driver.move(jobOf(images, followed.id), AbortSignal.timeout(MOVE_MAX));
   const completed = await followed.reaches('completed');
   await fresh.acknowledges(ENOUGH);
   await fresh.finish();
