@@ -1,6 +1,7 @@
 import { readFileSync } from 'node:fs';
 import { Command } from 'commander';
 import { doctorCommand } from './commands/doctor.js';
+import { imagesCommand } from './commands/images.js';
 import { migrateCommand } from './commands/migrate.js';
 import { mountCommand } from './commands/mount.js';
 import { schedulerCommand } from './commands/scheduler.js';
@@ -48,6 +49,7 @@ export const buildProgram = (): Command => {
     cancelCommand(),
     cutoverCommand(),
     verifyCommand(),
+    imagesCommand(),
     schedulerCommand(),
     submitCommand(),
     tasksCommand(),

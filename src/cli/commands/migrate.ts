@@ -71,6 +71,7 @@ interface MigrateFlags extends ClientOptions {
   readonly broker: boolean;
   readonly until: 'in-sync' | 'completed';
   readonly detach: boolean;
+  readonly requestId?: string;
   readonly json: boolean;
 }
 
@@ -94,7 +95,7 @@ const start = async (
   flags: MigrateFlags,
 ): Promise<MigrationSnapshot> => {
   const daemon = await client.status();
-  const { deadline } = flags;
+  const { deadline, requestId } = flags;
   const broker = brokerChoice(flags);
   return client.start({
     images: images.map((image) => imageNameOf(image, daemon, process.cwd())),
@@ -106,6 +107,7 @@ const start = async (
     ...(broker !== undefined && { broker }),
     ...(deadline?.kind === 'at' && { deadline: deadline.instant }),
     ...(deadline?.kind === 'after' && { deadlineAfter: deadline.duration }),
+    ...(requestId !== undefined && { requestId }),
   });
 };
 
@@ -209,6 +211,10 @@ export const migrateCommand = (): Command =>
           .default('completed'),
       )
       .option('--detach', 'start it, print its id, and return', false)
+      .option(
+        '--request-id <id>',
+        'a name made up by you: given again, it starts nothing and finds the same migration',
+      )
       .option('--json', 'a line of JSON for each report', false),
   )
     .addHelpText('after', HELP)
