@@ -1,6 +1,7 @@
 import t from 'tap';
 import { MoveSlots } from '../../src/broker/scheduler/move-slots.js';
 import { Random, seedFromEnvironment } from '../support/random.js';
+import { waitFor } from '../support/wait-for.js';
 
 const never = (): AbortSignal => new AbortController().signal;
 
@@ -55,5 +56,42 @@ t.test('moves in all directions end, and never are more than allowed under way',
     release();
   };
   await Promise.all(Array.from({ length: 60 }, move));
-  t.equal(most, 2);
+  // How many meet is up to the timers of the queue.
+  t.ok(most >= 1 && most <= 2, `${most} at a time`);
+  const both = await Promise.all([slots.take(['a'], never()), slots.take(['a'], never())]);
+  t.notOk(slots.isFree('a'), 'two at a time are possible, and no more');
+  for (const release of both) release();
 });
+
+t.test(
+  'a place stays taken however long the move takes, and nothing is kept of hosts without one',
+  async (t) => {
+    const { now } = Date;
+    const { setInterval } = globalThis;
+    t.teardown(() => Object.assign(globalThis, { setInterval }) && Object.assign(Date, { now }));
+    const repeated: (() => void)[] = [];
+    globalThis.setInterval = ((callback: () => void) => {
+      repeated.push(callback);
+      return setInterval(() => {}, 2 ** 30).unref();
+    }) as typeof setInterval;
+    const slots = new MoveSlots(1);
+    const release = await slots.take(['a', 'b'], never());
+    t.equal(slots.hosts, 2);
+    // An hour later, as far as anything can tell that tidies up now and then.
+    Date.now = () => now() + 3_600_000;
+    for (const callback of repeated) callback();
+    await new Promise((resolve) => setImmediate(resolve));
+    t.notOk(slots.isFree('a'));
+    let taken = false;
+    const second = slots.take(['a'], never()).then((giveBack) => {
+      taken = true;
+      return giveBack;
+    });
+    await new Promise((resolve) => setImmediate(resolve));
+    t.equal(taken, false);
+    release();
+    (await second)();
+    await waitFor(() => slots.hosts === 0, 'nothing is kept');
+    t.ok(slots.isFree('a'));
+  },
+);

@@ -3,17 +3,22 @@ import Bottleneck from 'bottleneck';
 /** Bounds the moves of the hypervisor that are under way, by host: each has a source and a target. */
 export class MoveSlots {
   readonly #perHost: number;
-  readonly #group: Bottleneck.Group;
+  /** Of hosts where somebody moves or waits. No `Bottleneck.Group`: it forgets what has run for five minutes. */
+  readonly #hosts = new Map<string, Bottleneck>();
 
   constructor(perHost: number) {
     this.#perHost = perHost;
-    this.#group = new Bottleneck.Group({ maxConcurrent: perHost });
   }
 
   /** Whether a place is free now. */
   isFree(host: string): boolean {
-    const { EXECUTING, RUNNING, QUEUED, RECEIVED } = this.#group.key(host).counts();
-    return EXECUTING + RUNNING + QUEUED + RECEIVED < this.#perHost;
+    const limiter = this.#hosts.get(host);
+    return limiter === undefined || jobsOf(limiter) < this.#perHost;
+  }
+
+  /** Hosts that something is kept of. */
+  get hosts(): number {
+    return this.#hosts.size;
   }
 
   /** Resolves with how to give the places back; rejects with the reason of `signal`. */
@@ -43,7 +48,24 @@ export class MoveSlots {
           if (signal.aborted) giveBack();
           else resolve(giveBack);
         });
-      this.#group.key(host).schedule(turn).catch(reject);
+      const limiter = this.#limiterOf(host);
+      limiter
+        .schedule(turn)
+        .catch(reject)
+        .finally(() => {
+          if (jobsOf(limiter) === 0 && this.#hosts.get(host) === limiter) this.#hosts.delete(host);
+        });
     });
   }
+
+  #limiterOf(host: string): Bottleneck {
+    const limiter = this.#hosts.get(host) ?? new Bottleneck({ maxConcurrent: this.#perHost });
+    this.#hosts.set(host, limiter);
+    return limiter;
+  }
 }
+
+const jobsOf = (limiter: Bottleneck): number => {
+  const { EXECUTING, RUNNING, QUEUED, RECEIVED } = limiter.counts();
+  return EXECUTING + RUNNING + QUEUED + RECEIVED;
+};
