@@ -13,8 +13,8 @@ import type { Window } from './window.js';
  */
 const BATCH_BYTES_MAX = bytes(8 * MiB);
 const BATCHES_PER_WINDOW = 2;
-/** A slow link gets batches of about this long, so that a mirrored write never waits behind a long one. */
-const BATCH_SECONDS = 0.1;
+/** A slow link gets batches of about this long, or of one block, so that a mirrored write never waits behind a long one. */
+const BATCH_SECONDS = 0.02;
 /** Batches of one migration being read at once: one reads while the other waits for the disk. */
 const BATCHES_MAX = 2;
 
