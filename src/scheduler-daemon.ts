@@ -5,10 +5,14 @@ import { pino } from 'pino';
 import type { HotSpotsConfig } from './broker/hot-spots/config.js';
 import { withFilesIn } from './broker/hot-spots/config.js';
 import { openHotSpots } from './broker/hot-spots/open-hot-spots.js';
+import { QemuDriver } from './broker/hypervisor/qemu-driver.js';
 import { admit } from './broker/policy/admission.js';
 import { plan } from './broker/policy/plan.js';
 import { checkTopology, parseTopology, type Topology } from './broker/policy/topology.js';
+import type { DriverConfig } from './broker/scheduler/driver-config.js';
+import type { ExecDriverOptions } from './broker/scheduler/exec-driver.js';
 import { ExecDriver } from './broker/scheduler/exec-driver.js';
+import type { HypervisorDriver } from './broker/scheduler/hypervisor-driver.js';
 import { MoveSlots } from './broker/scheduler/move-slots.js';
 import { Scheduler } from './broker/scheduler/scheduler.js';
 import type { SchedulerConfig } from './broker/scheduler/scheduler-config.js';
@@ -74,6 +78,17 @@ const stopSignal = (): Promise<void> =>
 const driverEnvironment = (): NodeJS.ProcessEnv =>
   Object.fromEntries(Object.entries(process.env).filter(([name]) => !name.startsWith('MIGRATEFS_')));
 
+const driverOf = (
+  driver: DriverConfig,
+  commands: Pick<ExecDriverOptions, 'folder' | 'clock' | 'env'>,
+  log: LogSink,
+): HypervisorDriver => {
+  if (driver.type === 'exec') return new ExecDriver({ ...driver, ...commands });
+  const { start: command, timeout } = driver;
+  const starter = command && new ExecDriver({ command, timeout, ...commands });
+  return new QemuDriver({ ...driver, clock: commands.clock, log, ...(starter && { starter }) });
+};
+
 /**
  * Serves until SIGINT, SIGTERM or SIGHUP. Ending it ends neither migrations nor drivers: the next one goes on with them.
  * Errors: INVALID_ARGUMENT (configuration), FAILED_PRECONDITION (address or queue is taken) with cause and remedy.
@@ -103,12 +118,8 @@ export const runScheduler = async (options: SchedulerDaemonOptions): Promise<voi
   const clock = systemClock;
   await using hotSpots = await openHotSpots(hotSpotsConfig, { clock, log: sink, tls, insecure });
   using hosts = new DaemonHosts({ addressesOf: (host) => topology.host(host), tls });
-  const drivers = new Map(
-    config.drivers.map((driver) => [
-      driver.name,
-      new ExecDriver({ ...driver, folder: join(store.folder, 'runs'), clock, env: driverEnvironment() }),
-    ]),
-  );
+  const commands = { folder: join(store.folder, 'runs'), clock, env: driverEnvironment() };
+  const drivers = new Map(config.drivers.map((driver) => [driver.name, driverOf(driver, commands, sink)]));
   const { vmmTime } = config;
   const book = new TaskBook({ store, clock, log: sink, vmmTime });
   await using scheduler = new Scheduler({

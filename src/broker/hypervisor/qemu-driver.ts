@@ -22,6 +22,8 @@ export interface QemuDriverOptions {
   readonly migrate: string;
   /** Set on both sides beside `return-path`. */
   readonly capabilities: readonly string[];
+  /** Starts the QEMU on the target, where that is not done before the task; it is asked once for each attempt. */
+  readonly starter?: Pick<HypervisorDriver, 'move' | 'forget'>;
   /** Of a move. */
   readonly timeout: Millis;
   readonly clock: Clock;
@@ -72,27 +74,38 @@ export class QemuDriver implements HypervisorDriver {
   }
 
   async stop(job: MoveJob): Promise<'moved' | 'not-moved'> {
-    const source = await this.#monitor(job, 'source').catch((error: unknown) => {
-      if (error instanceof MigrateFsError && error.code === 'UNAVAILABLE') return undefined;
-      throw error;
-    });
-    if (!source) return (await this.#targetHolds(job)) ? 'moved' : 'not-moved';
-    using monitor = source;
-    const info = await this.#cancelled(monitor);
-    if (info.status !== 'completed') return 'not-moved';
-    return (await this.#targetHolds(job)) ? 'moved' : 'not-moved';
+    let given: boolean;
+    try {
+      using source = await this.#monitor(job, 'source');
+      await this.#cancelled(source);
+      given = await hasGivenAway(source);
+    } catch (error) {
+      if (!(error instanceof MigrateFsError)) throw error;
+      // `rollBack` is next, and says what cannot be reached.
+      return (await this.#targetHolds(job).catch(() => false)) ? 'moved' : 'not-moved';
+    }
+    // The target has confirmed that it has everything (return-path).
+    return given && (await this.#targetHolds(job).catch(() => true)) ? 'moved' : 'not-moved';
   }
 
   async rollBack(job: MoveJob, signal: AbortSignal): Promise<void> {
-    using source = await this.#monitor(job, 'source', signal);
-    await this.#cancelled(source);
+    let source: Monitor;
+    try {
+      source = await this.#monitor(job, 'source', signal);
+    } catch (error) {
+      signal.throwIfAborted();
+      await this.#discardTarget(job, 'unknown', signal);
+      throw error;
+    }
+    using monitor = source;
+    await this.#cancelled(monitor);
     // It must be gone before the VM goes on at the source: two of them would be worse than none.
-    await this.#discardTarget(job, await source.runState(), signal);
-    if (GIVEN_AWAY.includes(await source.runState())) await source.call('cont');
+    await this.#discardTarget(job, await monitor.runState(), signal);
+    if (GIVEN_AWAY.includes(await monitor.runState())) await monitor.call('cont');
   }
 
-  forget(): void {
-    // Nothing is kept.
+  forget(task: string): void {
+    this.#options.starter?.forget(task);
   }
 
   async #move(job: MoveJob, signal: AbortSignal): Promise<void> {
@@ -106,7 +119,7 @@ export class QemuDriver implements HypervisorDriver {
     }
     using monitor = source;
     let info = await monitor.migration();
-    if (info.status === undefined || info.status === 'failed' || info.status === 'cancelled') {
+    if (info.status === undefined || (isOver(info) && !(await hasGivenAway(monitor)))) {
       await this.#begin(job, monitor, signal);
       info = await monitor.migration();
     }
@@ -122,11 +135,12 @@ export class QemuDriver implements HypervisorDriver {
     if (!(await this.#targetHolds(job, signal)))
       throw failed(`QEMU on ${job.target} does not run ${job.vm} although it was sent completely`);
     this.#report(job, 'info', 'QEMU has moved the VM', info);
-    // It holds nothing but old state and locks; its disks are fenced by the target's first write.
+    // It holds nothing but old state; the first write on the target fences its disks.
     await monitor.quit();
   }
 
   async #begin(job: MoveJob, source: Monitor, signal: AbortSignal): Promise<void> {
+    await this.#options.starter?.move(job, signal);
     using target = await this.#monitor(job, 'target', signal);
     const state = await target.runState();
     if (state !== 'inmigrate')
@@ -208,5 +222,9 @@ export class QemuDriver implements HypervisorDriver {
     this.#options.log(level, message, { task, vm, ...info });
   }
 }
+
+/** A source that gave its VM away and was told to go on keeps its old `completed`. */
+const hasGivenAway = async (source: Monitor): Promise<boolean> =>
+  (await source.migration()).status === 'completed' && GIVEN_AWAY.includes(await source.runState());
 
 const reasonOf = ({ error }: MigrationInfo): string => (error === undefined ? '' : ` (${error})`);

@@ -8,13 +8,8 @@ import { millis } from '../../leaves/units.js';
 import type { HotSpotsConfig } from '../hot-spots/config.js';
 import { hotSpotsConfigOf } from '../hot-spots/config.js';
 import type { PlanLimits } from '../policy/task.js';
-
-export interface DriverConfig {
-  readonly name: string;
-  readonly command: readonly string[];
-  readonly rollback?: readonly string[];
-  readonly timeout: Millis;
-}
+import type { DriverConfig } from './driver-config.js';
+import { driversOf } from './driver-config.js';
 
 export interface SchedulerConfig {
   readonly listen: HostPort;
@@ -41,11 +36,7 @@ export interface SchedulerConfig {
 }
 
 const LISTEN_DEFAULT = '127.0.0.1:7080';
-const [SECOND, MINUTE, DAY] = [1000, 60_000, 86_400_000];
-const ARGUMENTS_MAX = 64;
-const DRIVERS_MAX = 64;
-const DRIVER_NAME = /^[a-z][a-z0-9-]{0,31}$/;
-const TIMEOUT_DEFAULT = millis(10 * MINUTE);
+const [SECOND, DAY] = [1000, 86_400_000];
 const VMM_TIME_DEFAULT = millis(10 * SECOND);
 const FIRST_WRITE_DEFAULT = millis(30 * SECOND);
 
@@ -53,44 +44,6 @@ const whole = (fields: ConfigFields, key: string, min: number, max: number, fall
   const value = fields.number(key, min, max, fallback);
   if (!Number.isInteger(value)) throw configError(`${fields.where}.${key}`, 'give a whole number');
   return value;
-};
-
-const commandOf = (fields: ConfigFields, key: string): readonly string[] => {
-  const value = fields.raw(key);
-  const fits =
-    Array.isArray(value) &&
-    value.length > 0 &&
-    value.length <= ARGUMENTS_MAX &&
-    value.every((part) => typeof part === 'string' && !part.includes('\0')) &&
-    (value[0] as string).startsWith('/');
-  if (!fits)
-    throw configError(
-      `${fields.where}.${key}`,
-      `give a list of 1 to ${ARGUMENTS_MAX} texts: the program by its absolute path, and its arguments`,
-    );
-  return value as string[];
-};
-
-const driverOf = (fields: ConfigFields, name: string): DriverConfig => {
-  if (!DRIVER_NAME.test(name) || name === NO_DRIVER)
-    throw configError(
-      fields.where,
-      `'${name}' cannot be the name of a driver: lower-case letters, digits and hyphens, not '${NO_DRIVER}'`,
-    );
-  const driver = {
-    name,
-    command: commandOf(fields, 'command'),
-    ...(fields.has('rollback') && { rollback: commandOf(fields, 'rollback') }),
-    timeout: fields.duration('timeout', millis(SECOND), millis(DAY), TIMEOUT_DEFAULT),
-  };
-  fields.end();
-  return driver;
-};
-
-const driversOf = (fields: ConfigFields): readonly DriverConfig[] => {
-  const names = fields.keys();
-  if (names.length > DRIVERS_MAX) throw configError(fields.where, `give at most ${DRIVERS_MAX} drivers`);
-  return names.map((name) => driverOf(fields.object(name), name));
 };
 
 const topologyOf = (fields: ConfigFields): string | object => {

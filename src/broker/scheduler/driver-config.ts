@@ -1,0 +1,138 @@
+/** The hypervisor drivers of the scheduler's configuration (docs/SCHEDULER.md). */
+import { type ConfigFields, configError } from '../../leaves/config-fields.js';
+import { NO_DRIVER } from '../../leaves/scheduler.js';
+import type { Millis } from '../../leaves/units.js';
+import { millis } from '../../leaves/units.js';
+import { parseQmpAddress } from '../hypervisor/qmp.js';
+
+export type DriverConfig = ExecDriverConfig | QemuDriverConfig;
+
+export interface ExecDriverConfig {
+  readonly type: 'exec';
+  readonly name: string;
+  readonly command: readonly string[];
+  readonly rollback?: readonly string[];
+  readonly timeout: Millis;
+}
+
+/** As QemuDriverOptions has them. */
+export interface QemuDriverConfig {
+  readonly type: 'qemu';
+  readonly name: string;
+  readonly source: string;
+  readonly target: string;
+  readonly migrate: string;
+  readonly capabilities: readonly string[];
+  /** Starts the QEMU on the target. */
+  readonly start?: readonly string[];
+  readonly timeout: Millis;
+}
+
+const [SECOND, MINUTE, DAY] = [1000, 60_000, 86_400_000];
+const ARGUMENTS_MAX = 64;
+const CAPABILITIES_MAX = 16;
+const DRIVERS_MAX = 64;
+const DRIVER_NAME = /^[a-z][a-z0-9-]{0,31}$/;
+const CAPABILITY = /^[a-z][a-z0-9-]{0,63}$/;
+const PLACEHOLDER = /\{(?!(?:vm|source|target)\})[^}]*\}?/;
+/** Those of QEMU that start no program. */
+const MIGRATION_URI = /^(?:tcp:.+:\d{1,5}|unix:\/.+)$/;
+const TIMEOUT_DEFAULT = millis(10 * MINUTE);
+
+const commandOf = (fields: ConfigFields, key: string): readonly string[] => {
+  const value = fields.raw(key);
+  const fits =
+    Array.isArray(value) &&
+    value.length > 0 &&
+    value.length <= ARGUMENTS_MAX &&
+    value.every((part) => typeof part === 'string' && !part.includes('\0')) &&
+    (value[0] as string).startsWith('/');
+  if (!fits)
+    throw configError(
+      `${fields.where}.${key}`,
+      `give a list of 1 to ${ARGUMENTS_MAX} texts: the program by its absolute path, and its arguments`,
+    );
+  return value as string[];
+};
+
+/** An address in which `{vm}`, `{source}` and `{target}` stand for the names in the task. */
+const patternOf = (fields: ConfigFields, key: string): string => {
+  const text = fields.text(key);
+  const unknown = PLACEHOLDER.exec(text)?.[0];
+  if (unknown !== undefined)
+    throw configError(
+      `${fields.where}.${key}`,
+      `'${unknown}' stands for nothing: give {vm}, {source} or {target}`,
+    );
+  return text;
+};
+
+const monitorOf = (fields: ConfigFields, key: string): string => {
+  const text = patternOf(fields, key);
+  try {
+    parseQmpAddress(text.replace(/\{[a-z]+\}/g, 'name'));
+  } catch (error) {
+    throw configError(`${fields.where}.${key}`, (error as Error).message);
+  }
+  return text;
+};
+
+const migrationOf = (fields: ConfigFields): string => {
+  const text = patternOf(fields, 'migrate');
+  if (!MIGRATION_URI.test(text))
+    throw configError(
+      `${fields.where}.migrate`,
+      `not a way to send a VM: '${text}'; give tcp:HOST:PORT or unix:/PATH`,
+    );
+  return text;
+};
+
+const capabilitiesOf = (fields: ConfigFields): readonly string[] => {
+  const value = fields.raw('capabilities') ?? [];
+  const fits =
+    Array.isArray(value) &&
+    value.length <= CAPABILITIES_MAX &&
+    value.every((name) => typeof name === 'string' && CAPABILITY.test(name));
+  if (!fits)
+    throw configError(
+      `${fields.where}.capabilities`,
+      `give a list of at most ${CAPABILITIES_MAX} names of migration capabilities of QEMU`,
+    );
+  return value as string[];
+};
+
+const driverOf = (fields: ConfigFields, name: string): DriverConfig => {
+  if (!DRIVER_NAME.test(name) || name === NO_DRIVER)
+    throw configError(
+      fields.where,
+      `'${name}' cannot be the name of a driver: lower-case letters, digits and hyphens, not '${NO_DRIVER}'`,
+    );
+  const type = fields.optionalText('type') ?? 'exec';
+  if (type !== 'exec' && type !== 'qemu')
+    throw configError(`${fields.where}.type`, `there are no drivers of type '${type}': give exec or qemu`);
+  const timeout = fields.duration('timeout', millis(SECOND), millis(DAY), TIMEOUT_DEFAULT);
+  const driver: DriverConfig =
+    type === 'exec'
+      ? {
+          ...{ type, name, timeout },
+          command: commandOf(fields, 'command'),
+          ...(fields.has('rollback') && { rollback: commandOf(fields, 'rollback') }),
+        }
+      : {
+          ...{ type, name, timeout },
+          source: monitorOf(fields, 'source'),
+          target: monitorOf(fields, 'target'),
+          migrate: migrationOf(fields),
+          capabilities: capabilitiesOf(fields),
+          ...(fields.has('start') && { start: commandOf(fields, 'start') }),
+        };
+  fields.end();
+  return driver;
+};
+
+/** INVALID_ARGUMENT names the place and what is accepted. */
+export const driversOf = (fields: ConfigFields): readonly DriverConfig[] => {
+  const names = fields.keys();
+  if (names.length > DRIVERS_MAX) throw configError(fields.where, `give at most ${DRIVERS_MAX} drivers`);
+  return names.map((name) => driverOf(fields.object(name), name));
+};
