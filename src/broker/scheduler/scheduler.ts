@@ -17,10 +17,10 @@ import { bytes, millis } from '../../leaves/units.js';
 import type { Admission, Paths, PlanInput, PlanLimits, PlanStep, PlanTask } from '../policy/task.js';
 import { completeTerms } from '../terms.js';
 import { BrokerLiaison } from './broker-liaison.js';
+import type { RunEnvironment } from './run-context.js';
 import { checkImages, checkRequest, repeated, type SubmissionRules } from './submission.js';
 import type { Task, TaskOrder } from './task.js';
 import { isActive } from './task.js';
-import type { RunEnvironment } from './task-run.js';
 import { TaskRun } from './task-run.js';
 
 /** Between two plans when nothing happens. */

@@ -1,0 +1,58 @@
+/** Step `copying`: until both sides are in sync. */
+import type { MigrationSnapshot } from '../../leaves/migration.js';
+import { NO_DRIVER } from '../../leaves/scheduler.js';
+import { beginHandOver } from './hand-over-step.js';
+import { watchMigration } from './migration-watch.js';
+import type { RunContext } from './run-context.js';
+
+export const copyDisks = async (context: RunContext, signal: AbortSignal): Promise<void> => {
+  const { hosts, clock } = context.env;
+  const { source, driver, vmMoved, state } = context.task;
+  const migrationId = (state as { migrationId: string }).migrationId;
+  let troubled = false;
+  for await (const view of watchMigration(hosts, source, migrationId, clock, signal)) {
+    // A cancellation that was answered counts before a report that is newer.
+    signal.throwIfAborted();
+    if (view.kind === 'gone') return context.forgotten(signal);
+    if (view.kind === 'unreachable') {
+      if (!troubled) context.env.book.note(context.id, `${source} cannot be asked: ${view.error.message}`);
+      troubled = true;
+      continue;
+    }
+    if (troubled) context.env.book.note(context.id, `${source} answers again`);
+    troubled = false;
+    context.report(view.snapshot);
+    const done = await onReport(context, view.snapshot, migrationId, driver === NO_DRIVER || vmMoved, signal);
+    if (done) return;
+  }
+};
+
+/** Whether the step is over. */
+const onReport = async (
+  context: RunContext,
+  snapshot: MigrationSnapshot,
+  migrationId: string,
+  nothingToMove: boolean,
+  signal: AbortSignal,
+): Promise<boolean> => {
+  switch (snapshot.state) {
+    case 'mirroring':
+    case 'cutover': {
+      if (nothingToMove)
+        context.enter({ kind: 'finishing', migrationId }, 'in sync: handing the images over');
+      else await beginHandOver(context, migrationId, signal);
+      return true;
+    }
+    case 'completed':
+      context.enter({ kind: 'done' }, `the target owns the images; not by this scheduler's doing`);
+      return true;
+    case 'cancelled':
+      context.fail('CANCELLED', `migration ${migrationId} was cancelled at ${context.task.source}`);
+      return true;
+    case 'failed':
+      await context.attemptFailed(snapshot.error ?? { code: 'ABORTED', message: 'no reason given' }, signal);
+      return true;
+    default:
+      return false;
+  }
+};

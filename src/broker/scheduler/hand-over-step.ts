@@ -1,0 +1,71 @@
+/** Step `handing-over`: a driver moves the VM. */
+import { MigrateFsError } from '../../leaves/errors.js';
+import type { MigrationSnapshot } from '../../leaves/migration.js';
+import { watchMigration } from './migration-watch.js';
+import type { RunContext } from './run-context.js';
+
+/** Waits for a place among the moves of both hosts, and moves the VM. */
+export const beginHandOver = async (
+  context: RunContext,
+  migrationId: string,
+  signal: AbortSignal,
+): Promise<void> => {
+  const { moves, book } = context.env;
+  const { source, target, driver } = context.task;
+  const hosts = [source, target];
+  const waits = !hosts.every((host) => moves.isFree(host));
+  if (waits) book.note(context.id, `in sync; waits for other moves of ${source} or ${target}`);
+  const release = await moves.take(hosts, signal);
+  try {
+    context.enter(
+      { kind: 'handing-over', migrationId },
+      `in sync${waits ? ' still' : ''}: driver ${driver} moves the VM to ${target}`,
+    );
+    await handOver(context, signal);
+  } finally {
+    release();
+  }
+};
+
+export const handOver = async (context: RunContext, signal: AbortSignal): Promise<void> => {
+  const { hosts, clock } = context.env;
+  const { source, state } = context.task;
+  if (state.kind !== 'handing-over') return;
+  const { migrationId } = state;
+  const driver = context.driver();
+  const broken = new AbortController();
+  const follow = async (): Promise<void> => {
+    for await (const view of watchMigration(hosts, source, migrationId, clock, both)) {
+      if (view.kind === 'seen') context.report(view.snapshot);
+      const ended = view.kind === 'seen' && ['failed', 'cancelled'].includes(view.snapshot.state);
+      if (view.kind === 'gone' || ended) broken.abort(brokenMigration(view));
+    }
+  };
+  const over = new AbortController();
+  const both = AbortSignal.any([signal, over.signal]);
+  const following = follow().catch(() => undefined);
+  try {
+    await driver.move(context.job(migrationId), AbortSignal.any([signal, broken.signal]));
+    over.abort();
+    context.enter(
+      { kind: 'finishing', migrationId },
+      `${context.cancelled.aborted ? 'too late to cancel: ' : ''}the driver has moved the VM`,
+      { vmMoved: true, cancelWanted: false },
+    );
+  } catch (error) {
+    signal.throwIfAborted();
+    if (!(error instanceof MigrateFsError)) throw error;
+    context.beginRollBack('failed', error.message, error.code);
+  } finally {
+    over.abort();
+    await following;
+  }
+};
+
+const brokenMigration = (view: {
+  readonly kind: string;
+  readonly snapshot?: MigrationSnapshot;
+}): MigrateFsError => {
+  const why = view.snapshot?.error?.message ?? (view.snapshot ? view.snapshot.state : 'its daemon forgot it');
+  return new MigrateFsError('ABORTED', `the migration ended while the VM was being moved: ${why}`);
+};
