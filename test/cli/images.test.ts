@@ -11,7 +11,7 @@ const server = ['--server', fixture.address];
 control.descriptions = [
   {
     name: 'vm1/a.raw',
-    size: bytes(1_000_000),
+    size: bytes(40_960),
     allocated: bytes(4096),
     role: 'fenced',
     generation: generation(2),
@@ -29,7 +29,7 @@ t.test('images shows who owns each, a path below the mount point included', asyn
       .map((line) => line.trim().split(/ {2,}/)),
     [
       ['IMAGE', 'ROLE', 'GENERATION', 'SIZE', 'PEER', 'MIGRATION'],
-      ['vm1/a.raw', 'fenced', '2', '976.6 KiB', '10.0.0.2:7071', '-'],
+      ['vm1/a.raw', 'fenced', '2', '40.0 KiB', '10.0.0.2:7071', '-'],
       ['vm1/b.raw', 'NOT_FOUND', '-', '-', '-', '-', 'no image vm1/b.raw'],
     ],
   );
