@@ -46,6 +46,7 @@ t.test('who insists is taken, flagged, and started after its deadline if need be
   t.equal(task.late, true);
   t.match(task.admission, /too late/);
   await world.untilState(task.id, 'copying');
+  t.match(world.texts(task.id).join('\n'), /starts at priority 0: its deadline cannot be met/);
 });
 
 t.test('G5: what waits for its next attempt keeps its promise: nobody is admitted over it', async (t) => {

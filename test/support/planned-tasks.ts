@@ -114,7 +114,7 @@ export const anyTask = (id: string, hosts: readonly string[]): fc.Arbitrary<Plan
         state,
         submittedAt: at(-age * MINUTE),
         ...(opens !== undefined && { opens: opens * MINUTE }),
-        ...(due !== undefined && { due: due * MINUTE }),
+        ...(due !== undefined ? { due: due * MINUTE } : age % 4 === 0 && { late: true }),
         terms: { important },
       }),
     );

@@ -40,7 +40,7 @@ export const candidateOf = (demand: Demand, latestStart: number, now: Millis): C
       task,
       demand,
       latestStart: Number.POSITIVE_INFINITY,
-      patience: terms.important ? 0 : waitedFrom(task) + POSTPONED_MAX,
+      patience: terms.important || task.late ? 0 : waitedFrom(task) + POSTPONED_MAX,
       urgent: false,
       priority: terms.important ? PRIORITY_MAX + 1 : Math.min(PRIORITY_MAX + 1, aged),
     };
@@ -61,6 +61,7 @@ export const candidateOf = (demand: Demand, latestStart: number, now: Millis): C
 export const inOrder = (a: Candidate, b: Candidate): number =>
   Number(b.urgent) - Number(a.urgent) ||
   (a.urgent ? 0 : b.priority - a.priority) ||
+  Number(b.task.late ?? false) - Number(a.task.late ?? false) ||
   Math.min(a.latestStart, LAST) - Math.min(b.latestStart, LAST) ||
   a.task.submittedAt - b.task.submittedAt ||
   (a.task.id < b.task.id ? -1 : 1);

@@ -3,7 +3,7 @@
  *
  * 1. urgent tasks: at their laxity the broker would be in danger from the start, or their latest start, with everybody
  *    who shares links and hosts in mind, has nearly come; by latest start;
- * 2. the others by priority; among equals by latest start, then by age. A task without a deadline gains a priority for
+ * 2. the others by priority; among equals what is late by its deadline first, then by latest start, then by age. A task without a deadline gains a priority for
  *    each `AGEING` that it waits, up to one above the highest.
  *
  * A task starts unless its window has not come, its hosts or links have no free place, its path is hot and its laxity

@@ -26,8 +26,10 @@ export interface Circumstances {
   endangers(task: PlanTask): string | undefined;
 }
 
-const laxityWords = ({ ratio }: Candidate): string =>
-  ratio === undefined ? 'no deadline' : `laxity ${ratio.toFixed(1)}`;
+const laxityWords = ({ ratio, task }: Candidate): string => {
+  if (task.late) return 'its deadline cannot be met';
+  return ratio === undefined ? 'no deadline' : `laxity ${ratio.toFixed(1)}`;
+};
 
 /** In the order of `candidates`, each finding what those before it have left. */
 export const propose = (candidates: readonly Candidate[], around: Circumstances): PlanStep[] =>

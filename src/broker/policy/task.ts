@@ -24,6 +24,8 @@ export interface PlanTask {
   readonly submittedAt: Millis;
   readonly notBefore?: Millis;
   readonly deadline?: Millis;
+  /** It has a deadline that was never promised: nobody makes room for it, and it wastes no time. */
+  readonly late?: boolean;
   /** 0 (least) to 9. */
   readonly priority: number;
   readonly state: PlanState;

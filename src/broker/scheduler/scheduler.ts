@@ -361,7 +361,7 @@ export class Scheduler implements SchedulerControl, AsyncDisposable {
       submittedAt: clock.wall(),
       ...(notBefore !== undefined && { notBefore }),
       // One that cannot be met is no promise that others have to make room for.
-      ...(deadline !== undefined && !late && { deadline }),
+      ...(deadline !== undefined && (late ? { late } : { deadline })),
       priority: order.priority,
       state: 'waiting',
     };

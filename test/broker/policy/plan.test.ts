@@ -77,6 +77,33 @@ t.test('the order: urgent ones by latest start, then priority, then deadline, th
   t.match(stepOf(steps, 'plain').reason, 'no deadline');
 });
 
+t.test(
+  'what is late is the most urgent of its priority, waits for no heat, and takes no promised place',
+  async (t) => {
+    const tasks = [
+      task('high', { priority: 4 }),
+      task('loose', { priority: 3, due: 60 * MINUTE }),
+      task('late', { priority: 3, late: true, submittedAt: at(SECOND) }),
+      task('old', { priority: 3, submittedAt: at(-MINUTE) }),
+      task('urgent', { priority: 0, due: 3 * MINUTE }),
+    ];
+    t.strictSame(
+      plan(input(tasks)).map(({ id }) => id),
+      ['urgent', 'high', 'late', 'loose', 'old'],
+    );
+    const heat = { loads: [hot('ab')] };
+    const steps = plan(input([task('late', { late: true }), task('plain')], heat));
+    t.match(stepOf(steps, 'late'), { action: 'start', reason: /^starts although ab is hot.*cannot be met/ });
+    t.match(stepOf(steps, 'plain'), { action: 'wait', cause: 'hot' });
+    // One place, 70 s each: with the late one first the other would miss.
+    const promised = [
+      task('late', { priority: 9, late: true }),
+      task('due', { opens: SECOND, due: 2 * MINUTE }),
+    ];
+    t.match(stepOf(plan(input(promised, { limits: ONE })), 'late'), { action: 'wait', cause: 'order' });
+  },
+);
+
 t.test('full hosts and links are named, with who is there', async (t) => {
   const running = task('runs', { target: 'c', state: 'running' });
   const paths = star(['a', 'b', 'c', 'd']);
