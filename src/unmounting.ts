@@ -1,7 +1,8 @@
 /** How a mount is given up: what signals and the control API ask for, and what speaks against it. */
-import { mountHolders } from './fs/mount-holders.js';
+import { mountCopies, mountHolders } from './fs/mount-holders.js';
 import type { MountedFileSystem } from './fs/mounted-file-system.js';
 import type { Clock } from './leaves/clock.js';
+import { pause } from './leaves/clock.js';
 import { MigrateFsError } from './leaves/errors.js';
 import type { LogSink } from './leaves/log-sink.js';
 import type { MigrationControl } from './leaves/migration.js';
@@ -12,11 +13,13 @@ import type { Holder, UnmountRequest } from './leaves/unmount.js';
 
 /** A second signal within this time means it: lazily. */
 const INSIST_MAX = millis(10_000);
+/** A mount that nobody has open is over by then, unless another mount namespace keeps a copy. */
+const END_MAX = millis(3_000);
 /** Holders that a message names. */
 const NAMED_MAX = 3;
 
 interface UnmountingOptions {
-  readonly fileSystem: Pick<MountedFileSystem, 'detach'>;
+  readonly fileSystem: Pick<MountedFileSystem, 'detach' | 'closed'>;
   readonly migrations: Pick<MigrationControl, 'list'>;
   readonly mountpoint: string;
   readonly clock: Clock;
@@ -52,6 +55,7 @@ export class Unmounting {
       );
     if (!lazy) await this.#refuseWhileMigrating();
     const holders = await mountHolders(own);
+    const copies = await mountCopies(own);
     try {
       await this.#options.fileSystem.detach({ lazy });
     } catch (error) {
@@ -62,7 +66,21 @@ export class Unmounting {
       this.#options.log('info', 'detached; the daemon ends when the last open file is closed', {
         holders: nameHolders(holders),
       });
+    else void this.#watchEnd(copies);
     return holders;
+  }
+
+  /** Says what a daemon waits for whose mount point is gone although nobody has anything open. */
+  async #watchEnd(copies: () => Promise<readonly Holder[]>): Promise<void> {
+    const { clock, log, fileSystem } = this.#options;
+    const ended = new AbortController();
+    const end = (): void => ended.abort();
+    fileSystem.closed.then(end, end);
+    await pause(clock, END_MAX, ended.signal).catch(() => {});
+    if (ended.signal.aborted) return;
+    log('warn', 'unmounted, but other mount namespaces have it still; the daemon ends when they give it up', {
+      holders: nameHolders(await copies()),
+    });
   }
 
   /** What SIGTERM asks for: never takes the disk of a running VM away by itself. */

@@ -9,6 +9,8 @@ const MAPS_MAX = millis(500);
 
 interface Mount {
   readonly id: string;
+  /** As mountinfo writes it: major:minor. */
+  readonly number: string;
   /** As /proc/PID/maps writes it. */
   readonly device: string;
   readonly path: string;
@@ -26,7 +28,7 @@ const findMount = async (mountpoint: string): Promise<Mount | undefined> => {
     const [id = '', , device = '', , path = ''] = before.split(' ');
     if (!after.startsWith('fuse.migratefs ') || unescaped(path) !== mountpoint) continue;
     const [major = '', minor = ''] = device.split(':');
-    return { id, device: `${hex(major)}:${hex(minor)}`, path: mountpoint };
+    return { id, number: device, device: `${hex(major)}:${hex(minor)}`, path: mountpoint };
   }
   return undefined;
 };
@@ -60,6 +62,35 @@ const ofMaps = async (pid: string, { device }: Mount): Promise<string | undefine
     if (where === device) return path.join(' ');
   }
   return undefined;
+};
+
+/**
+ * Processes whose mount namespace has a copy of the mount: one that was made with a namespace of its own while it was
+ * there, and is not told of its end, keeps it alive. Look for them before it is unmounted; `then` tells who has it still.
+ */
+export const mountCopies = async (mountpoint: string): Promise<() => Promise<readonly Holder[]>> => {
+  const mount = await findMount(mountpoint);
+  return async () => {
+    const holders: Holder[] = [];
+    const namespaces = new Set<string>();
+    if (!mount) return holders;
+    for (const pid of await readdir('/proc')) {
+      if (!/^\d+$/.test(pid) || Number(pid) === process.pid) continue;
+      try {
+        const namespace = await readlink(`/proc/${pid}/ns/mnt`);
+        if (namespaces.has(namespace)) continue;
+        namespaces.add(namespace);
+        const lines = (await readFile(`/proc/${pid}/mountinfo`, 'utf8')).split('\n');
+        const line = lines.find((each) => each.split(' ')[2] === mount.number);
+        if (line === undefined) continue;
+        const command = (await readFile(`/proc/${pid}/comm`, 'utf8')).trim();
+        holders.push({ pid: Number(pid), command, path: unescaped(line.split(' ')[4]!) });
+      } catch {
+        // It has ended meanwhile.
+      }
+    }
+    return holders;
+  };
 };
 
 /** One entry a process; what this process itself has open does not count. */

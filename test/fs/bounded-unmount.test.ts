@@ -1,3 +1,5 @@
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
 import { closeSync, constants, openSync, readFileSync, writeFileSync, writeSync } from 'node:fs';
 import type { Test } from 'tap';
 import t from 'tap';
@@ -79,6 +81,20 @@ for (const transport of TRANSPORTS) {
     t.notOk(daemon.mounted);
   });
 }
+
+t.test('a copy in another mount namespace keeps the daemon, and the log says whose', async (t) => {
+  const daemon = await TestDaemon.start(t);
+  const keeper = spawn('unshare', ['--mount', '--propagation', 'private', 'sh', '-c', 'echo; read wait'], {
+    stdio: ['pipe', 'pipe', 'ignore'],
+  });
+  t.teardown(() => keeper.kill());
+  await once(keeper.stdout, 'data');
+  const line = await signalled(daemon, /other mount namespaces/);
+  t.match(line, `pid ${keeper.pid}, ${daemon.mountpoint}`);
+  t.notOk(daemon.mounted);
+  keeper.stdin.end('\n');
+  t.equal((await within(daemon.exited, END_MAX_MS, () => 'the daemon does not end')).code, 0);
+});
 
 t.test('a migration under way is not ended by the first signal', async (t) => {
   const pair = await startPair(t);
