@@ -21,8 +21,8 @@ import { Managed } from './managed.js';
 import { watchedInterface } from './watched-interface.js';
 
 const RATE = 20 * MB;
-const IMAGE_BYTES = 400 * MB;
-const DEADLINE_SECONDS = 105;
+const IMAGE_BYTES = 1200 * MB;
+const DEADLINE_SECONDS = 315;
 const LOOK_MS = 1000;
 const LINK = 'host-a';
 const THRESHOLDS = [
@@ -66,7 +66,7 @@ export const sharedLink: Experiment = async (context: Context) => {
         deadlineAfter: DEADLINE_SECONDS * 1000,
         broker: {
           ...THRESHOLDS[i]!,
-          period: millis(1000),
+          period: millis(3000),
           step: bytesPerSecond(RATE / 10),
           vmmTime: millis(1000),
         },
