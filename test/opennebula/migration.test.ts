@@ -1,8 +1,10 @@
 /** The drivers as OpenNebula calls them: a migration that succeeds, and one that fails, each call repeated. */
-import { readFileSync, readlinkSync, writeFileSync } from 'node:fs';
+import { existsSync, lstatSync, readFileSync, readlinkSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
 import t from 'tap';
 import { identical, rewriteBlock, writeRefusal } from '../support/cutover.js';
-import { type Action, Cloud, DISK_BYTES } from './cloud.js';
+import { runOk } from '../support/run.js';
+import { type Action, Cloud, DISK_BYTES, SCRIPTS } from './cloud.js';
 
 const cloud = await Cloud.start(t);
 const DISK = 'disk.0.snap/0';
@@ -62,3 +64,25 @@ t.test('the sixth argument, the same host, and input that is not read', async (t
   }
   t.equal(cloud.text('ssh.log'), '', 'no host was asked');
 });
+
+t.test(
+  'install links what is not ours to the stock driver, again too; uninstall takes only ours away',
+  async (t) => {
+    const remotes = cloud.path('remotes');
+    await runOk(join(SCRIPTS, 'install'), [remotes]);
+    t.equal(readlinkSync(join(remotes, 'tm/migratefs/clone')), '../ssh/clone');
+    t.ok(lstatSync(join(remotes, 'tm/migratefs/premigrate')).isFile(), 'never the stock premigrate');
+    t.match(
+      readFileSync(join(remotes, 'tm/ssh/premigrate'), 'utf8'),
+      /stock\.log/,
+      'the stock driver is as it was',
+    );
+    const settings = join(remotes, 'etc/tm/migratefs/migratefs.conf');
+    t.match(readFileSync(settings, 'utf8'), /POLL_SECONDS=0\.1/, 'settings are kept');
+    await runOk(join(SCRIPTS, 'uninstall'), [remotes]);
+    t.notOk(existsSync(join(remotes, 'tm/migratefs')));
+    t.notOk(existsSync(join(remotes, 'hooks/migratefs-reconcile')));
+    t.ok(existsSync(join(remotes, 'tm/ssh/clone')));
+    t.ok(existsSync(settings), 'changed settings stay');
+  },
+);
