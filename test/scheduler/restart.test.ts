@@ -1,5 +1,7 @@
 import fc from 'fast-check';
 import t from 'tap';
+import { QueueError, TaskStore } from '../../src/broker/scheduler/task-store.js';
+import { MigrateFsError } from '../../src/leaves/errors.js';
 import { TASK_EDGES } from '../../src/leaves/scheduler.js';
 import { SchedulerWorld } from '../support/scheduler-world.js';
 
@@ -23,6 +25,66 @@ t.test('a new scheduler goes on in every state; nothing is done twice', async (t
   t.same(world.states(id), ['waiting', 'starting', 'copying', 'handing-over', 'finishing', 'done']);
   t.equal(world.driver.begun, 1);
   t.equal(world.hosts.migrations.length, 1);
+});
+
+t.test('a move that a new scheduler finds under way keeps its place', async (t) => {
+  const world = await SchedulerWorld.open(t);
+  const first = await world.submit();
+  const second = await world.submit({ vm: 'vm2', images: ['vm2.raw'] });
+  await world.untilState(first.id, 'copying');
+  await world.untilState(second.id, 'copying');
+  world.hosts.set(world.hosts.of('vm1.raw').snapshot.id, 'mirroring');
+  await world.untilState(first.id, 'handing-over');
+  await world.restart();
+  world.hosts.set(world.hosts.of('vm2.raw').snapshot.id, 'mirroring');
+  await world.until(() => /waits for other moves/.test(world.scheduler.get(second.id).reason), 'it waits');
+  await world.clock.advance(20_000);
+  t.equal(world.driver.begun, 1);
+  world.driver.end(first.id, 'moved');
+  await world.untilState(second.id, 'handing-over');
+});
+
+t.test('a host that the topology has lost harms nobody else', async (t) => {
+  const world = await SchedulerWorld.open(t);
+  world.hosts.put('c', 'vm9.raw');
+  const lost = await world.submit();
+  const other = await world.submit({ vm: 'vm9', images: ['vm9.raw'], source: 'c' });
+  await world.untilState(lost.id, 'copying');
+  await world.untilState(other.id, 'copying');
+  world.hosts.paths.clear();
+  world.hosts.controlAddress = (host) => {
+    if (host === 'a') throw new MigrateFsError('INVALID_ARGUMENT', `no host '${host}'`);
+    return `${host}:7070`;
+  };
+  await world.restart();
+  await world.until(() => world.hosts.paths.size > 0, 'the other one is told its path');
+  t.same([...world.hosts.paths.keys()], [world.hosts.of('vm9.raw').snapshot.id]);
+});
+
+t.test('a queue that cannot be written delays a task and changes nothing else', async (t) => {
+  const world = await SchedulerWorld.open(t);
+  const { id } = await world.submit({ driver: 'none' });
+  await world.untilState(id, 'copying');
+  const { save } = TaskStore.prototype;
+  t.teardown(() => Object.assign(TaskStore.prototype, { save }));
+  let failures = Number.POSITIVE_INFINITY;
+  TaskStore.prototype.save = function (...args) {
+    if (failures-- > 0) throw new QueueError('no space');
+    save.apply(this, args);
+  };
+  world.hosts.set('m1', 'mirroring');
+  await world.clock.advance(60_000);
+  t.equal(world.scheduler.get(id).state, 'copying');
+  t.same(world.hosts.cutovers, [], 'no step before it is on disk');
+  const complaints = world.logged.filter(({ message }) => /cannot be recorded/.test(message)).length;
+  t.ok(complaints > 0 && complaints <= 13, `${complaints} complaints in a minute`);
+  const full = { code: 'RESOURCE_EXHAUSTED', message: /^no space: make room/ };
+  await t.rejects(world.submit({ vm: 'vm2', images: ['vm2.raw'] }), full);
+  t.throws(() => world.scheduler.cancel(id), full);
+  // Room for what comes after the next step would do as much harm as none.
+  failures = 1;
+  await world.untilState(id, 'done');
+  t.equal(world.hosts.starts.length, 1, 'and the migration went on');
 });
 
 t.test('a start whose answer was lost with the scheduler makes no second migration', async (t) => {

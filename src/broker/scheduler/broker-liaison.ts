@@ -1,8 +1,9 @@
 import type { BrokerSnapshot, PathLink } from '../../leaves/broker.js';
 import type { Clock } from '../../leaves/clock.js';
+import { MigrateFsError } from '../../leaves/errors.js';
 import type { LogSink } from '../../leaves/log-sink.js';
 import { millis } from '../../leaves/units.js';
-import { sharedLinks } from '../policy/shared-links.js';
+import { type RunningMigration, sharedLinks } from '../policy/shared-links.js';
 import type { Paths } from '../policy/task.js';
 import type { HostControl } from './host-control.js';
 import type { Task } from './task.js';
@@ -74,17 +75,25 @@ export class BrokerLiaison {
   }
 
   #pathsOf(tasks: readonly Task[]): ReadonlyMap<string, readonly PathLink[]> {
-    const running = tasks.map(({ migrationId, source, target }) => ({
-      migrationId: migrationId!,
-      source,
-      target,
-      server: this.#options.hosts.controlAddress(source),
-    }));
     try {
-      return sharedLinks(running, this.#options.paths);
+      return sharedLinks(
+        tasks.flatMap((task) => this.#runningOf(task)),
+        this.#options.paths,
+      );
     } catch (error) {
       this.#options.log('warn', 'brokers are not told their paths', { err: error });
       return new Map();
+    }
+  }
+
+  /** Nothing where the topology has lost the host under a migration that runs. */
+  #runningOf({ migrationId, source, target }: Task): readonly RunningMigration[] {
+    try {
+      const server = this.#options.hosts.controlAddress(source);
+      return [{ migrationId: migrationId!, source, target, server }];
+    } catch (error) {
+      if (error instanceof MigrateFsError) return [];
+      throw error;
     }
   }
 

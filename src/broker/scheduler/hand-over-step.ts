@@ -27,7 +27,18 @@ export const beginHandOver = async (
   }
 };
 
-export const handOver = async (context: RunContext, signal: AbortSignal): Promise<void> => {
+/** Goes on with a move that a scheduler before this one has begun; it had its places. */
+export const resumeHandOver = async (context: RunContext, signal: AbortSignal): Promise<void> => {
+  const { source, target } = context.task;
+  const release = await context.env.moves.take([source, target], signal);
+  try {
+    await handOver(context, signal);
+  } finally {
+    release();
+  }
+};
+
+const handOver = async (context: RunContext, signal: AbortSignal): Promise<void> => {
   const { hosts, clock } = context.env;
   const { source, state } = context.task;
   if (state.kind !== 'handing-over') return;

@@ -1,4 +1,5 @@
 import { setMaxListeners } from 'node:events';
+import { pause } from '../../leaves/clock.js';
 import { formatDuration } from '../../leaves/duration.js';
 import { MigrateFsError } from '../../leaves/errors.js';
 import type { HotSpots } from '../../leaves/hot-spots.js';
@@ -22,6 +23,7 @@ import { checkImages, checkRequest, repeated, type SubmissionRules } from './sub
 import type { Task, TaskOrder } from './task.js';
 import { isActive } from './task.js';
 import { TaskRun } from './task-run.js';
+import { QueueError } from './task-store.js';
 
 /** Between two plans when nothing happens. */
 const PLAN_PERIOD = millis(1_000);
@@ -31,6 +33,8 @@ const PLAN_REST = 10;
 const DESCRIBE_MAX = millis(10_000);
 /** A reason of which only the numbers change is recorded again after this. */
 const REASON_PERIOD = millis(60_000);
+/** After a step that the queue did not take. */
+const RECORD_AGAIN = millis(5_000);
 
 export interface SchedulerOptions extends Omit<RunEnvironment, 'onMigration'> {
   readonly paths: Paths;
@@ -48,6 +52,18 @@ export interface SchedulerOptions extends Omit<RunEnvironment, 'onMigration'> {
 /** When the next attempt of a task may begin, where that is still to come. */
 const retryAfter = ({ state }: Task, now: Millis): Millis | undefined =>
   state.kind === 'waiting' && state.retryAt !== undefined && state.retryAt > now ? state.retryAt : undefined;
+
+/** Does what somebody waits for; RESOURCE_EXHAUSTED: it cannot be put on disk. */
+const recorded = <T>(work: () => T): T => {
+  try {
+    return work();
+  } catch (error) {
+    if (!(error instanceof QueueError)) throw error;
+    throw new MigrateFsError(error.code, `${error.message}: make room for it, then ask again`, {
+      cause: error,
+    });
+  }
+};
 
 /** Plans, starts, follows and closes tasks. */
 export class Scheduler implements SchedulerControl, AsyncDisposable {
@@ -104,10 +120,14 @@ export class Scheduler implements SchedulerControl, AsyncDisposable {
         `the deadline cannot be met: ${admission.arithmetic}. Give a later one, or insist`,
       );
     const { feasible, arithmetic, latestStart } = admission;
-    const task = book.add(
-      { ...order, late: !feasible, admission: arithmetic, ...(latestStart !== undefined && { latestStart }) },
-      `${feasible ? 'admitted' : 'admitted at its submitter’s insistence'}: ${arithmetic}`,
-    );
+    const admitted = {
+      ...order,
+      late: !feasible,
+      admission: arithmetic,
+      ...(latestStart !== undefined && { latestStart }),
+    };
+    const how = feasible ? 'admitted' : 'admitted at its submitter’s insistence';
+    const task = recorded(() => book.add(admitted, `${how}: ${arithmetic}`));
     this.#planSoon();
     return book.snapshot(task.id);
   }
@@ -144,9 +164,9 @@ export class Scheduler implements SchedulerControl, AsyncDisposable {
       );
     if (kind === 'rolling-back')
       throw new MigrateFsError('FAILED_PRECONDITION', `task ${id} is being undone already`);
-    if (kind === 'waiting') this.#cancelWaiting(id, state.uncertain === true);
+    if (kind === 'waiting') recorded(() => this.#cancelWaiting(id, state.uncertain === true));
     else {
-      book.change(id, { cancelWanted: true }, 'cancellation asked for');
+      recorded(() => book.change(id, { cancelWanted: true }, 'cancellation asked for'));
       this.#runs.get(id)?.run.cancel();
     }
     return book.snapshot(id);
@@ -213,8 +233,7 @@ export class Scheduler implements SchedulerControl, AsyncDisposable {
 
   #launch(id: string): void {
     const run = new TaskRun(this.#env, id);
-    const ended = run
-      .run(this.#stop.signal)
+    const ended = this.#persist(run, id)
       .catch((error: unknown) =>
         this.#options.log('error', 'internal error in a task', { task: id, err: error }),
       )
@@ -223,6 +242,20 @@ export class Scheduler implements SchedulerControl, AsyncDisposable {
         this.#planSoon();
       });
     this.#runs.set(id, { run, ended });
+  }
+
+  /** Runs a task to its end, however often the queue cannot be written meanwhile. */
+  async #persist(run: TaskRun, id: string): Promise<void> {
+    const { clock, log } = this.#options;
+    const { signal } = this.#stop;
+    while (!signal.aborted)
+      try {
+        return await run.run(signal);
+      } catch (error) {
+        if (!(error instanceof QueueError)) throw error;
+        log('error', 'a step cannot be recorded: make room for the queue', { task: id, err: error });
+        await pause(clock, RECORD_AGAIN, signal).catch(() => undefined);
+      }
   }
 
   #planSoon(): void {

@@ -1,11 +1,12 @@
 import { isTaskFinal } from '../../leaves/scheduler.js';
 import { copyDisks } from './copy-step.js';
 import { finish } from './finish-step.js';
-import { handOver } from './hand-over-step.js';
+import { resumeHandOver } from './hand-over-step.js';
 import { rollBack } from './roll-back-step.js';
 import type { RunEnvironment } from './run-context.js';
 import { Cancelled, RunContext } from './run-context.js';
 import { startMigration } from './start-step.js';
+import { QueueError } from './task-store.js';
 
 type Step = 'starting' | 'copying' | 'handing-over' | 'finishing' | 'rolling-back';
 
@@ -23,7 +24,8 @@ export class TaskRun {
     this.#cancel.abort(new Cancelled());
   }
 
-  /** Resolves when the task waits again or has ended, or when `stop` aborts: then it goes on after a restart. */
+  /** Resolves when the task waits again or has ended, or when `stop` aborts: then it goes on after a restart. Rejects with a
+   * `QueueError` where a step cannot be put on disk. */
   async run(stop: AbortSignal): Promise<void> {
     if (this.#context.task.cancelWanted) this.cancel();
     for (;;) {
@@ -33,6 +35,8 @@ export class TaskRun {
         await this.#steps[kind as Step](stop);
       } catch (error) {
         if (stop.aborted) return;
+        // Nothing has happened that is not on disk: whoever runs it may go on from there.
+        if (error instanceof QueueError) throw error;
         if (error instanceof Cancelled) this.#context.beginRollBack('cancelled', 'asked for', 'CANCELLED');
         else this.#onDefect(error);
       }
@@ -42,7 +46,7 @@ export class TaskRun {
   readonly #steps: Readonly<Record<Step, (stop: AbortSignal) => Promise<void>>> = {
     starting: (stop) => startMigration(this.#context, stop),
     copying: (stop) => copyDisks(this.#context, AbortSignal.any([stop, this.#cancel.signal])),
-    'handing-over': (stop) => handOver(this.#context, AbortSignal.any([stop, this.#cancel.signal])),
+    'handing-over': (stop) => resumeHandOver(this.#context, AbortSignal.any([stop, this.#cancel.signal])),
     finishing: (stop) => finish(this.#context, stop),
     'rolling-back': (stop) => rollBack(this.#context, stop),
   };

@@ -17,6 +17,11 @@ const META = 'meta';
 const TASK = 'task';
 const DECISION = 'decision';
 
+/** The queue cannot be written, for want of space as a rule: nothing of the change counts. */
+export class QueueError extends Error {
+  readonly code = 'RESOURCE_EXHAUSTED';
+}
+
 /** Numbers of the decisions of a task that are kept: from `first` to `next` - 1. */
 interface DecisionRange {
   first: number;
@@ -77,7 +82,7 @@ export class TaskStore implements AsyncDisposable {
 
   /** Keeps a task as it is now, with the decision that made it so. */
   save(task: Task, decision?: TaskDecision): void {
-    this.#db.transactionSync(() => {
+    this.#write(() => {
       if (task.number >= this.nextNumber()) this.#db.putSync([META, 'next'], task.number + 1);
       this.#db.putSync([TASK, task.number], task);
       if (decision) this.#append(task.number, decision);
@@ -86,7 +91,7 @@ export class TaskStore implements AsyncDisposable {
 
   /** Adds a decision that changes nothing about the task. */
   note(number: number, decision: TaskDecision): void {
-    this.#db.transactionSync(() => this.#append(number, decision));
+    this.#write(() => this.#append(number, decision));
   }
 
   decisions(number: number): TaskDecision[] {
@@ -98,7 +103,7 @@ export class TaskStore implements AsyncDisposable {
 
   /** Forgets tasks and their decisions. */
   remove(numbers: readonly number[]): void {
-    this.#db.transactionSync(() => {
+    this.#write(() => {
       for (const number of numbers) {
         const { first, next } = this.#rangeOf(number);
         for (let n = first; n < next; n++) this.#db.removeSync([DECISION, number, n]);
@@ -115,6 +120,16 @@ export class TaskStore implements AsyncDisposable {
 
   [Symbol.asyncDispose](): Promise<void> {
     return this.close();
+  }
+
+  #write(change: () => void): void {
+    try {
+      this.#db.transactionSync(change);
+    } catch (error) {
+      throw new QueueError(`cannot write the queue in ${this.folder}: ${(error as Error).message}`, {
+        cause: error,
+      });
+    }
   }
 
   #rangeOf(number: number): DecisionRange {
