@@ -67,6 +67,17 @@ t.test('G5: what waits for its next attempt keeps its promise: nobody is admitte
   await world.untilState(id, 'copying');
 });
 
+t.test('a clock that is set back does not keep the next attempt waiting', async (t) => {
+  const world = await SchedulerWorld.open(t);
+  world.hosts.fail('a', 'start', 'RESOURCE_EXHAUSTED');
+  const { id } = await world.submit();
+  await world.until(() => /^attempt 1 of 3/.test(world.scheduler.get(id).reason), 'one has failed');
+  const began = world.clock.now();
+  world.clock.wallAhead = -3_600_000;
+  await world.untilState(id, 'copying');
+  t.ok(world.clock.now() - began < 60_000, `${world.clock.now() - began} ms`);
+});
+
 t.test('the same request id makes one task, also after a restart and at the same time', async (t) => {
   const world = await SchedulerWorld.open(t);
   const request = { requestId: 'r1' };

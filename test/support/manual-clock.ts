@@ -4,6 +4,8 @@ import type { Millis } from '../../src/leaves/units.js';
 /** Time that passes when told to; both clocks begin at `start`. */
 export class ManualClock implements Clock {
   #now: number;
+  /** Somebody sets the wall clock: milliseconds from where it would be. */
+  wallAhead = 0;
   #timers: { readonly at: number; readonly callback: () => void }[] = [];
 
   constructor(start = 0) {
@@ -15,7 +17,7 @@ export class ManualClock implements Clock {
   }
 
   wall(): Millis {
-    return this.now();
+    return (this.#now + this.wallAhead) as Millis;
   }
 
   after(delay: Millis, callback: () => void): () => void {

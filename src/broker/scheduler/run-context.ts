@@ -15,7 +15,7 @@ import type { TaskBook } from './task-book.js';
 
 /** Before an attempt that follows one that failed; doubled for each further one. */
 const ATTEMPT_DELAY = millis(2_000);
-const ATTEMPT_DELAY_MAX = millis(60_000);
+export const ATTEMPT_DELAY_MAX = millis(60_000);
 /** What no further attempt would change. */
 const PERMANENT: readonly string[] = ['INVALID_ARGUMENT', 'ALREADY_EXISTS', 'PERMISSION_DENIED', 'NOT_FOUND'];
 

@@ -19,6 +19,7 @@ import type { Admission, Paths, PlanInput, PlanLimits, PlanStep, PlanTask } from
 import { completeTerms } from '../terms.js';
 import { BrokerLiaison } from './broker-liaison.js';
 import type { RunEnvironment } from './run-context.js';
+import { ATTEMPT_DELAY_MAX } from './run-context.js';
 import { checkImages, checkRequest, repeated, type SubmissionRules } from './submission.js';
 import type { Task, TaskOrder } from './task.js';
 import { isActive } from './task.js';
@@ -49,9 +50,12 @@ export interface SchedulerOptions extends Omit<RunEnvironment, 'onMigration'> {
   readonly defaultDriver: string;
 }
 
-/** When the next attempt of a task may begin, where that is still to come. */
-const retryAfter = ({ state }: Task, now: Millis): Millis | undefined =>
-  state.kind === 'waiting' && state.retryAt !== undefined && state.retryAt > now ? state.retryAt : undefined;
+/** When the next attempt of a task may begin, where that is still to come. What is further away: the clock was set back. */
+const retryAfter = ({ state }: Task, now: Millis): Millis | undefined => {
+  if (state.kind !== 'waiting' || state.retryAt === undefined) return undefined;
+  const wait = state.retryAt - now;
+  return wait > 0 && wait <= ATTEMPT_DELAY_MAX ? state.retryAt : undefined;
+};
 
 /** Does what somebody waits for; RESOURCE_EXHAUSTED: it cannot be put on disk. */
 const recorded = <T>(work: () => T): T => {
