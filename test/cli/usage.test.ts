@@ -59,6 +59,7 @@ t.test('every command has help with an example, on stdout, with exit code 0', as
     'cancel',
     'cutover',
     'doctor',
+    'images',
     'limit',
     'migrate',
     'mount',
