@@ -1,4 +1,5 @@
 import t from 'tap';
+import { MigrateFsError } from '../../src/leaves/errors.js';
 import { SchedulerWorld } from '../support/scheduler-world.js';
 
 /** Brings task 1 into a state in which it can be cancelled. */
@@ -43,6 +44,17 @@ t.test(
     t.equal(world.hosts.find('m1').snapshot.state, 'cancelled');
   },
 );
+
+t.test('cancelled, and nobody can tell whether the VM has moved: its images are left alone', async (t) => {
+  const world = await SchedulerWorld.open(t);
+  const id = await bring(world, 'handing-over');
+  world.driver.stopError = new MigrateFsError('UNAVAILABLE', 'no monitor answers');
+  world.scheduler.cancel(id);
+  await world.untilState(id, 'failed');
+  t.equal(world.hosts.find('m1').snapshot.state, 'mirroring', 'not cancelled');
+  t.equal(world.driver.rollbacks, 0);
+  t.match(world.texts(id).join('\n'), /not known \(no monitor answers\): see where it runs.*m1/);
+});
 
 t.test('cancelled when the driver has just succeeded: too late, it is finished instead', async (t) => {
   const world = await SchedulerWorld.open(t);

@@ -236,6 +236,8 @@ export class FakeDriver implements HypervisorDriver {
   rollbackError: MigrateFsError | undefined;
   /** Moves succeed in the moment in which they are to be ended. */
   succeedsAtStop = false;
+  /** Whether a move has succeeded cannot be known. */
+  stopError: MigrateFsError | undefined;
   readonly forgotten: string[] = [];
 
   end(task: string, state: 'moved' | 'failed'): void {
@@ -268,6 +270,7 @@ export class FakeDriver implements HypervisorDriver {
   }
 
   async stop(job: MoveJob): Promise<'moved' | 'not-moved'> {
+    if (this.stopError) throw this.stopError;
     const move = this.moves.get(`${job.task} ${job.attempt}`);
     if (move?.state === 'running') {
       move.state = this.succeedsAtStop ? 'moved' : 'stopped';

@@ -20,7 +20,7 @@ export interface HypervisorDriver {
    * Rejects with why the VM was not moved.
    */
   move(job: MoveJob, signal: AbortSignal): Promise<void>;
-  /** Ends a move that is under way; whether the VM had been moved already. */
+  /** Ends a move that is under way; whether the VM had been moved already. Rejects where that cannot be known. */
   stop(job: MoveJob): Promise<'moved' | 'not-moved'>;
   /** Undoes what a move that did not succeed has left; rejects with why it could not. */
   rollBack(job: MoveJob, signal: AbortSignal): Promise<void>;

@@ -1,8 +1,22 @@
 /** Step `rolling-back`: the driver is ended and rolled back, the migration cancelled. */
 import type { PlainError } from '../../leaves/errors.js';
 import { MigrateFsError } from '../../leaves/errors.js';
+import type { MoveJob } from './hypervisor-driver.js';
 import { cancelMigration, findMigration } from './migration-cancel.js';
 import type { RunContext } from './run-context.js';
+
+/** An error: the driver cannot tell. */
+const stopMove = async (
+  context: RunContext,
+  job: MoveJob,
+): Promise<'moved' | 'not-moved' | MigrateFsError> => {
+  try {
+    return await context.driver().stop(job);
+  } catch (error) {
+    if (error instanceof MigrateFsError) return error;
+    throw error;
+  }
+};
 
 export const rollBack = async (context: RunContext, stop: AbortSignal): Promise<void> => {
   const { state, source, target } = context.task;
@@ -11,7 +25,13 @@ export const rollBack = async (context: RunContext, stop: AbortSignal): Promise<
   let migrationId = state.migrationId;
   if (state.driven) {
     const job = context.job(migrationId!);
-    if ((await context.driver().stop(job)) === 'moved')
+    const outcome = await stopMove(context, job);
+    if (outcome instanceof MigrateFsError) {
+      // Cancelling would take the images from a VM that may run on the target.
+      const message = `${state.error.message}; whether the driver had moved the VM is not known (${outcome.message}): see where it runs, then \`migratefs cutover\` or \`migratefs cancel\` ${migrationId} at ${source}`;
+      return context.enter({ kind: 'failed', error: { code: state.error.code, message } }, message);
+    }
+    if (outcome === 'moved')
       return context.enter(
         { kind: 'finishing', migrationId: migrationId! },
         'too late to cancel: the driver had moved the VM',
