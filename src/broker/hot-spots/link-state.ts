@@ -39,11 +39,14 @@ export const nextLinkState = (
   const state = previous?.at === undefined || at - previous.at > staleAfter ? UNKNOWN : previous;
   const { rise, fall } = thresholds;
   const share = { upper: thresholds.others, lower: thresholds.others / 2, rise, fall };
+  const saturation = stepped(state.saturation, at, utilisation, thresholds);
+  // Who wanted it then says nothing of who fills it next.
+  const cooled = state.saturation.high && !saturation.high;
   return {
     at,
-    saturation: stepped(state.saturation, at, utilisation, thresholds),
+    saturation,
     // Where they are not known, all of it may be theirs.
-    others: others === undefined ? { high: true } : stepped(state.others, at, others, share),
+    others: others === undefined ? { high: true } : cooled ? LOW : stepped(state.others, at, others, share),
   };
 };
 

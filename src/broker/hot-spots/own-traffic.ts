@@ -10,6 +10,7 @@ import { millis } from '../../leaves/units.js';
 export interface PeerTraffic {
   /** Name or address, without a port; absent: not known, so that it may cross any interface. */
   readonly host?: string;
+  /** `Infinity`: not known yet. */
   readonly sent: number;
   readonly received: number;
 }
@@ -30,10 +31,13 @@ interface Meter {
   counts: Count[];
 }
 
-/** Rates are taken over as much at least, as interfaces are; snapshots come about twice a second. */
-const WINDOW = millis(1000);
+/**
+ * Rates are taken over as much at least, so that what is in flight at its beginning (a quarter of a second's worth) is a
+ * small part of it; snapshots come about twice a second.
+ */
+const WINDOW = millis(3000);
 /** Without a snapshot for so long, nothing moves. */
-const SILENT = millis(2000);
+const SILENT = millis(4000);
 const METERS_MAX = 4096;
 
 /** A source that listens on all addresses names none of them. */
@@ -48,18 +52,26 @@ const hostOf = (peer: string): string | undefined => {
   }
 };
 
-/** What is sent waits in buffers of megabytes before it is on the wire, and is acknowledged after: the more of both. */
-const rateBetween = (from: Count | undefined, to: Count): number => {
-  if (!from || to.at <= from.at) return 0;
-  const bytes = Math.max(to.sent - from.sent, to.acknowledged - from.acknowledged, 0);
-  return (bytes * 1000) / (to.at - from.at);
-};
+const perSecond = (bytes: number, from: Count, to: Count): number =>
+  to.at > from.at ? (Math.max(bytes, 0) * 1000) / (to.at - from.at) : 0;
+
+/**
+ * What can have been on the wire at most: bytes are sent before, and acknowledged after. In between they wait in the
+ * system's buffers, which empty themselves also while this process gets no turn.
+ */
+const mostBetween = (from: Count, to: Count): number => perSecond(to.sent - from.acknowledged, from, to);
+
+const rateBetween = (from: Count, to: Count): number =>
+  perSecond(Math.max(to.sent - from.sent, to.acknowledged - from.acknowledged), from, to);
 
 /** Over the window, or since the last count but one where that is more: what has just begun must not look like others'. */
 const rateOf = ({ counts }: Meter, now: Millis): number => {
   const last = counts.at(-1);
+  const before = counts.at(-2);
   if (!last || now - last.at > SILENT) return 0;
-  return Math.max(rateBetween(counts[0], last), rateBetween(counts.at(-2), last));
+  // It has just begun: how much of what crosses the interface is its own cannot be told.
+  if (!before) return Number.POSITIVE_INFINITY;
+  return Math.max(mostBetween(counts[0]!, last), rateBetween(before, last));
 };
 
 const noted = (counts: readonly Count[], next: Count): Count[] => {
