@@ -66,9 +66,9 @@ export class Managed {
     return this.#syncedAfter;
   }
 
-  /** Seconds from its start until it left danger for the first time; undefined: it was not in danger, or still is. */
+  /** Seconds from its start until it left danger for good; undefined: it was not in danger, or still is. */
   get leftDangerAfter(): number | undefined {
-    const entered = this.zones.findIndex(({ zone }) => zone === 'danger');
+    const entered = this.zones.findLastIndex(({ zone }) => zone === 'danger');
     return entered < 0 ? undefined : this.zones[entered + 1]?.at;
   }
 
