@@ -30,6 +30,12 @@ const LOOK_MS = 250;
 /** What one migration keeps of a hot link. */
 const FLOOR_SHARE = 0.01;
 const QUIET_PERIODS = 5;
+/** Halved with each decision: so many more, and it is down at a sixteenth. */
+const DECISIONS_DOWN = 3;
+/** How long what is left of the migration is looked at: milliseconds. */
+const DOWN_MS = 3000;
+/** A migration that never yields fails the experiment. */
+const YIELD_TIMEOUT_MS = 60_000;
 
 export interface HotLinkOptions {
   readonly name: string;
@@ -39,7 +45,7 @@ export interface HotLinkOptions {
   readonly period: number;
   /** `n` of Algorithm 2. */
   readonly quietPeriods: number;
-  /** Seconds that the other traffic goes on. */
+  /** Seconds that the other traffic goes on at least; it also goes on until the migration has yielded, and a while more. */
   readonly hotSeconds: number;
   /** Seconds after it that the migration is given to come back. */
   readonly cooledSeconds: number;
@@ -58,8 +64,9 @@ export interface HotLinkResult {
   /** Of what the load has without a migration: over all the time it went on, and without its beginning. */
   readonly loadShare: number;
   readonly loadShareYielded: number;
-  /** What the migration had before, and after it came back, of the rate of the link. */
+  /** What the migration had before, while it yielded, and after it came back, of the rate of the link. */
   readonly before: number;
+  readonly yielded: number;
   readonly after: number;
 }
 
@@ -123,9 +130,10 @@ export const runHotLink = async (context: Context, options: HotLinkOptions): Pro
   const hotAt = recording.now;
   const hotBegan = performance.now();
   // Algorithm 2 has given the link up when it has gone down to half once.
-  await waitFor(() => limit() <= rate / 2, 'the migration yields', hotSeconds * 1000);
+  await waitFor(() => limit() <= rate / 2, 'the migration yields', YIELD_TIMEOUT_MS);
   const yieldedAfter = recording.now - hotAt;
-  await sleep(Math.max(0, hotSeconds * 1000 - (performance.now() - hotBegan)));
+  const down = DECISIONS_DOWN * period;
+  await sleep(Math.max(down + DOWN_MS, hotSeconds * 1000 - (performance.now() - hotBegan)));
   const loadRate = load.bytes / ((performance.now() - hotBegan) / 1000);
   const cooledAt = recording.now;
   await load.stop();
@@ -135,8 +143,7 @@ export const runHotLink = async (context: Context, options: HotLinkOptions): Pro
   await sleep(settled);
   const table = recording.stop();
   await source.client.cancel(vm.migration.id);
-  // Halved with each decision: three more, and it is down at a sixteenth.
-  const yielded = hotAt + yieldedAfter + (3 * period) / 1000;
+  const yielded = hotAt + yieldedAfter + down / 1000;
   return {
     table,
     hotAt,
@@ -146,6 +153,7 @@ export const runHotLink = async (context: Context, options: HotLinkOptions): Pro
     loadShare: loadRate / alone,
     loadShareYielded: mean(between(table, 'load', yielded, cooledAt)) / alone,
     before: mean(between(table, 'migration', hotAt - settled / 2000, hotAt)) / rate,
+    yielded: mean(between(table, 'migration', yielded, cooledAt)) / rate,
     after: mean(between(table, 'migration', recording.now - settled / 2000, recording.now)) / rate,
   };
 };
