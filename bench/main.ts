@@ -1,10 +1,12 @@
-/** `npm run bench -- fs|migrate|throttle|estimates [options]`: measurements against peers in the same run. Not a test. */
+/** `npm run bench -- fs|migrate|throttle|estimates|vm [options]`: measurements against peers in the same run. Not a test. */
 import { Command, InvalidArgumentError } from 'commander';
 import { withCleanup } from '../test/support/cleanup.js';
 import { CONTENDERS, type ContenderName } from './contender.js';
 import { benchEstimates } from './estimate-bench.js';
 import { benchFs } from './fs-bench.js';
 import { benchMigrate, THROTTLE_SECTIONS } from './migrate-bench.js';
+import { benchVm } from './vm-bench.js';
+import { MOVERS, type MoverName } from './vm-movers.js';
 
 const MIB = 1024 * 1024;
 
@@ -14,12 +16,14 @@ const count = (text: string): number => {
   return value;
 };
 
-const names = (text: string): readonly ContenderName[] => {
-  const list = text.split(',') as ContenderName[];
-  const unknown = list.find((name) => !CONTENDERS.includes(name));
-  if (unknown !== undefined) throw new InvalidArgumentError(`${unknown} is none of ${CONTENDERS.join(', ')}`);
-  return list;
-};
+const namesOf =
+  <T extends string>(known: readonly T[]) =>
+  (text: string): readonly T[] => {
+    const list = text.split(',') as T[];
+    const unknown = list.find((name) => !known.includes(name));
+    if (unknown !== undefined) throw new InvalidArgumentError(`${unknown} is none of ${known.join(', ')}`);
+    return list;
+  };
 
 const program = new Command('bench').description(
   'Measures MigrateFS beside its peers, in turn, and prints ratios.',
@@ -37,7 +41,7 @@ program
   .option('--dir <path>', 'where images are made; tmpfs', '/dev/shm')
   .option('--files <n>', 'files of the metadata rows, 0: none', count, 2000)
   .option('--workers <n>', 'data workers of our daemon', count)
-  .option('--who <names>', 'contenders, separated by commas', names, CONTENDERS)
+  .option('--who <names>', 'contenders, separated by commas', namesOf<ContenderName>(CONTENDERS), CONTENDERS)
   .option('--awake', 'keep the CPUs from halting while nothing runs, with loops of the lowest priority')
   .option('--json <file>', 'writes everything measured to this file')
   .option(
@@ -88,6 +92,34 @@ program
   .action(async (options) => {
     const { size, net } = options;
     await withCleanup((cleanup) => benchEstimates({ ...options, size: size * 1e6, net: net * 1e6 }, cleanup));
+  });
+
+program
+  .command('vm')
+  .description(
+    'a real VM moved live: MigrateFS against QEMU blockdev-mirror over NBD, and with shared storage',
+  )
+  .option('--rounds <n>', 'moves of each', count, 5)
+  .option('--seconds <n>', 'how long the guest is watched before the move and in sync', count, 3)
+  .option('--size <MiB>', 'size of the disk', count, 1024)
+  .option('--rate <MB/s>', 'what the guest wants to write', count, 20)
+  .option('--flush <n>', 'records of 4 KiB between two flushes of the guest', count, 64)
+  .option('--seed <n>', 'tells the records of this run from others', count, 1)
+  .option('--dir <path>', 'where images are made; tmpfs', '/dev/shm')
+  .option('--who <names>', 'contenders, separated by commas', namesOf<MoverName>(MOVERS), MOVERS)
+  .option('--daemon-args <args>', 'options of our daemons, separated by blanks', '')
+  .action(async ({ daemonArgs, ...options }) => {
+    await withCleanup((cleanup) =>
+      benchVm(
+        {
+          ...options,
+          size: options.size * MIB,
+          rate: options.rate * 1e6,
+          daemonArgs: daemonArgs.split(' ').filter((each: string) => each !== ''),
+        },
+        cleanup,
+      ),
+    );
   });
 
 await program.parseAsync();

@@ -69,8 +69,11 @@ export class GuestRam {
   }
 }
 
-const driveOf = ({ path, format, cache }: GuestDisk): string =>
-  `file=${path.replaceAll(',', ',,')},if=virtio,format=${format},cache=${cache},discard=unmap`;
+/** Name of a disk at the monitor. */
+export const nodeName = (index: number): string => `disk${index}`;
+
+const driveOf = ({ path, format, cache }: GuestDisk, index: number): string =>
+  `file=${path.replaceAll(',', ',,')},if=virtio,format=${format},cache=${cache},discard=unmap,node-name=${nodeName(index)}`;
 
 const argumentsOf = ({ disks, workload, monitor, incoming }: GuestOptions): string[] => {
   const names = disks.map((_, index) => `/dev/vd${String.fromCharCode(97 + index)}`);
@@ -84,7 +87,7 @@ const argumentsOf = ({ disks, workload, monitor, incoming }: GuestOptions): stri
     ...['-kernel', join(BUILT, 'vmlinuz'), '-initrd', join(BUILT, 'initrd')],
     // An emulated timer on a busy machine does not tick in time for the kernel's test of it.
     ...['-append', `console=ttyS0 quiet panic=-1 no_timer_check nowatchdog writer=${writer}`],
-    ...disks.flatMap((disk) => ['-drive', driveOf(disk)]),
+    ...disks.flatMap((disk, index) => ['-drive', driveOf(disk, index)]),
     ...['-serial', 'stdio', '-chardev', `socket,id=monitor,path=${monitor},server=on,wait=off`],
     ...['-mon', 'chardev=monitor,mode=control'],
     ...(incoming ? ['-incoming', 'defer'] : []),

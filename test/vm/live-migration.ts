@@ -47,13 +47,13 @@ export interface VmReport {
   readonly copySeconds: number;
 }
 
-const RECORD_BYTES = 4096;
+export const RECORD_BYTES = 4096;
 const SLOTS = 16_384;
 const DISK_BYTES = SLOTS * RECORD_BYTES;
 const FLUSH = 64;
 /** Records that the guest flushes in each part of a run before it goes on. */
 const ENOUGH = 512;
-const MOVE_MAX = millis(60_000);
+export const MOVE_MAX = millis(60_000);
 
 const diskName = (index: number, { format }: VmCase): string => `vm/disk${index}.${format}`;
 
@@ -143,7 +143,8 @@ export const runOnStaleCopy = async (t: Teardown, run: number): Promise<readonly
   return [...consoleFaults(lines), ...(await recordFaults(lines, [disks[1]!], workload))];
 };
 
-const driverOf = (source: string, target: string, migrateTo: string, log: LogSink): QemuDriver =>
+/** Moves the VM between the two monitors; both QEMUs have its RAM. */
+export const driverOf = (source: string, target: string, migrateTo: string, log: LogSink): QemuDriver =>
   new QemuDriver({
     ...{ source, target, migrate: migrateTo, log },
     capabilities: ['x-ignore-shared'],
@@ -151,7 +152,7 @@ const driverOf = (source: string, target: string, migrateTo: string, log: LogSin
     clock: systemClock,
   });
 
-const jobOf = (images: readonly string[], migrationId: string): MoveJob => ({
+export const jobOf = (images: readonly string[], migrationId: string): MoveJob => ({
   ...{ task: 't1', attempt: 1, vm: 'vm', source: 'a', target: 'b' },
   ...{ images, migrationId },
 });

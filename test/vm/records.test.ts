@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import { crc32 } from 'node:zlib';
 import t, { type Test } from 'tap';
 import { scratchDir } from '../support/scratch.js';
-import { consoleFaults, diskOf, parseConsoleLine, recordFaults, slotOf } from './records.js';
+import { consoleFaults, diskOf, parseConsoleLine, recordFaults, slotOf, type Untouched } from './records.js';
 
 const PLAN = { run: 7, slots: 64, disks: 2 };
 const RECORD_BYTES = 4096;
@@ -24,14 +24,19 @@ const disksWith = (last: number, run = PLAN.run): Buffer[] => {
   return disks;
 };
 
-const faultsOf = (t: Test, disks: readonly Buffer[], lines: readonly string[]): Promise<string[]> => {
+const faultsOf = (
+  t: Test,
+  disks: readonly Buffer[],
+  lines: readonly string[],
+  untouched?: Untouched,
+): Promise<string[]> => {
   const folder = scratchDir(t, 'records');
   const paths = disks.map((bytes, index) => {
     const path = join(folder, `disk${index}`);
     writeFileSync(path, bytes);
     return path;
   });
-  return recordFaults(consoleOf(...lines), paths, PLAN);
+  return recordFaults(consoleOf(...lines), paths, PLAN, untouched);
 };
 
 t.test('what was acknowledged and is there is right, and so is what was written after', async (t) => {
@@ -55,6 +60,23 @@ t.test('a record after the last one, a torn one, another run and nothing at all 
   t.match(await faultsOf(t, disksWith(0), ['R']), [/acknowledged nothing/]);
   const swapped = disksWith(500).reverse();
   t.match((await faultsOf(t, swapped, ['R', 'Q 500']))[0], /belongs elsewhere/);
+});
+
+t.test('a disk that was full before the guest wrote must be the same where it did not write', async (t) => {
+  const full = (slot: number, bytes: Buffer): boolean => bytes.every((byte) => byte === slot + 1);
+  const disks = disksWith(40);
+  const slots = disks.flatMap((disk) =>
+    Array.from({ length: PLAN.slots }, (_, slot) => ({
+      slot,
+      bytes: disk.subarray(slot * RECORD_BYTES, (slot + 1) * RECORD_BYTES),
+    })),
+  );
+  const empty = slots.filter(({ bytes }) => bytes.every((byte) => byte === 0));
+  for (const { slot, bytes } of empty) bytes.fill(slot + 1);
+  t.same(await faultsOf(t, disks, ['R', 'Q 40'], full), []);
+  empty[0]!.bytes.fill(0);
+  empty[1]!.bytes[100]! ^= 1;
+  t.match(await faultsOf(t, disks, ['R', 'Q 40'], full), [/is not a record/, /is not a record/]);
 });
 
 t.test('a guest that fails, goes back or whose kernel complains is noticed', async (t) => {

@@ -72,11 +72,20 @@ const newestRecords = (plan: RecordPlan, acknowledged: number): Float64Array[] =
   return newest;
 };
 
+/** Whether `bytes` are what slot `slot` held before the guest wrote anything. */
+export type Untouched = (slot: number, bytes: Buffer) => boolean;
+
+const isZero: Untouched = (_slot, bytes) => bytes.every((byte) => byte === 0);
+
 /** The number of the record in `bytes`, 0 where nothing was written, or what is wrong with it. */
-const numberIn = (plan: RecordPlan, disk: number, slot: number, bytes: Buffer): number | string => {
-  const magic = bytes.readBigUInt64LE(0);
-  if (magic === 0n && bytes.every((byte) => byte === 0)) return 0;
-  if (magic !== MAGIC) return 'is not a record';
+const numberIn = (
+  plan: RecordPlan,
+  disk: number,
+  slot: number,
+  bytes: Buffer,
+  untouched: Untouched,
+): number | string => {
+  if (bytes.readBigUInt64LE(0) !== MAGIC) return untouched(slot, bytes) ? 0 : 'is not a record';
   if (bytes.readBigUInt64LE(CHECKED_BYTES) !== BigInt(crc32(bytes.subarray(0, CHECKED_BYTES))))
     return 'is torn';
   const number = Number(bytes.readBigUInt64LE(8));
@@ -110,12 +119,13 @@ export const consoleFaults = (lines: readonly ConsoleLine[]): string[] => {
 
 /**
  * What is wrong with the raw images `disks` of a guest whose consoles said `lines`. Empty: every acknowledged record, or
- * a later one of its slot, is there, none is torn, and nothing else is there.
+ * a later one of its slot, is there, none is torn, and nothing else is there but what is `untouched` (default: zeroes).
  */
 export const recordFaults = async (
   lines: readonly ConsoleLine[],
   disks: readonly string[],
   workload: Omit<RecordPlan, 'disks'>,
+  untouched: Untouched = isZero,
 ): Promise<string[]> => {
   const plan = { ...workload, disks: disks.length };
   const quit = lines.find(({ kind }) => kind === 'quit')?.number;
@@ -132,7 +142,8 @@ export const recordFaults = async (
       const slots = Math.min(plan.slots - start, Math.floor(bytesRead / RECORD_BYTES));
       for (let i = 0; i < slots; i++) {
         const slot = start + i;
-        const found = numberIn(plan, disk, slot, chunk.subarray(i * RECORD_BYTES, (i + 1) * RECORD_BYTES));
+        const bytes = chunk.subarray(i * RECORD_BYTES, (i + 1) * RECORD_BYTES);
+        const found = numberIn(plan, disk, slot, bytes, untouched);
         const where = `slot ${slot} of disk ${disk}`;
         const wanted = newest[disk]![slot]!;
         if (typeof found === 'string') faults.push(`${where} ${found}`);
