@@ -115,7 +115,9 @@ export class DataOperations {
     const { handles, reply } = this.#parts;
     const offset = u64(words, 12);
     if (offset > Number.MAX_SAFE_INTEGER) return -Errno.EOVERFLOW;
-    const length = rawPread(handles.fd(words[10]!), reply.body, words[14]!, offset);
+    const handle = words[10]!;
+    const body = (handles.kinds(handle) & HANDLE_ODIRECT) === 0 ? reply.staggered() : reply.body;
+    const length = rawPread(handles.fd(handle), body, words[14]!, offset);
     return length < 0 ? -lastErrno() : length;
   }
 

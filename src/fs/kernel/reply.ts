@@ -1,6 +1,6 @@
 import { Errno } from '../errno.js';
 import { lastErrno, rawWrite } from '../libc.js';
-import { alignedBytes } from './aligned-memory.js';
+import { alignedBytes, PAGE_BYTES } from './aligned-memory.js';
 import { OUT_HEADER_BYTES } from './protocol.js';
 
 const WRITE_OUT_BYTES = 8;
@@ -9,23 +9,51 @@ const WRITE_OUT_BYTES = 8;
 export const NO_REPLY = 1 << 30;
 
 /**
- * One reply buffer, used again for every reply of a thread: a `fuse_out_header`, then the body, which is page aligned
- * so that data can be read into it with O_DIRECT.
+ * Where in a page the body of a staggered reply begins. Copying a page to memory that lies 1 to 63 bytes further in its
+ * page is up to ten times slower on common x86 processors (`rep movsb` sees an overlap in the low 12 bits of the
+ * addresses). Page cache and our buffer, or our buffer and a caller's from malloc, which begins 16 bytes into a page,
+ * would be such a pair; half a page is far from both.
  */
+const STAGGER_BYTES = PAGE_BYTES / 2;
+
+/** Header and body of a reply, one after the other in memory. */
+class ReplyFrame {
+  readonly header: Uint32Array;
+  /** Both. */
+  readonly bytes: Uint8Array;
+  readonly body: Uint8Array;
+
+  constructor(memory: Uint8Array, at: number, bodyBytes: number) {
+    this.bytes = memory.subarray(at, at + OUT_HEADER_BYTES + bodyBytes);
+    this.header = new Uint32Array(memory.buffer, this.bytes.byteOffset, OUT_HEADER_BYTES / 4);
+    this.body = this.bytes.subarray(OUT_HEADER_BYTES);
+  }
+}
+
+/** One reply buffer, used again for every reply of a thread: a `fuse_out_header`, then the body. */
 export class ReplyBuffer {
-  /** The body. */
+  /** The body: page aligned, so that data can be read into it with O_DIRECT. */
   readonly body: Uint8Array;
   /** The body as words. */
   readonly words: Uint32Array;
-  readonly #bytes: Uint8Array;
-  readonly #header: Uint32Array;
+  readonly #aligned: ReplyFrame;
+  readonly #staggered: ReplyFrame;
+  /** The next reply's. */
+  #frame: ReplyFrame;
 
   constructor(bodyBytes: number) {
-    this.#bytes = alignedBytes(OUT_HEADER_BYTES + bodyBytes, OUT_HEADER_BYTES);
-    const { buffer, byteOffset } = this.#bytes;
-    this.#header = new Uint32Array(buffer, byteOffset, OUT_HEADER_BYTES / 4);
-    this.body = this.#bytes.subarray(OUT_HEADER_BYTES);
-    this.words = new Uint32Array(buffer, byteOffset + OUT_HEADER_BYTES, bodyBytes >>> 2);
+    const memory = alignedBytes(OUT_HEADER_BYTES + bodyBytes + STAGGER_BYTES, OUT_HEADER_BYTES);
+    this.#aligned = new ReplyFrame(memory, 0, bodyBytes);
+    this.#staggered = new ReplyFrame(memory, STAGGER_BYTES, bodyBytes);
+    this.#frame = this.#aligned;
+    this.body = this.#aligned.body;
+    this.words = new Uint32Array(memory.buffer, this.body.byteOffset, bodyBytes >>> 2);
+  }
+
+  /** The body of the next reply, for data that is copied and not transferred by a device: faster than `body`. */
+  staggered(): Uint8Array {
+    this.#frame = this.#staggered;
+    return this.#staggered.body;
   }
 
   /**
@@ -34,12 +62,13 @@ export class ReplyBuffer {
    */
   send(fuseFd: number, uniqueLow: number, uniqueHigh: number, length: number): void {
     const total = OUT_HEADER_BYTES + Math.max(length, 0);
-    const header = this.#header;
+    const { header, bytes } = this.#frame;
+    this.#frame = this.#aligned;
     header[0] = total;
     header[1] = Math.min(length, 0);
     header[2] = uniqueLow;
     header[3] = uniqueHigh;
-    if (rawWrite(fuseFd, this.#bytes, total) >= 0) return;
+    if (rawWrite(fuseFd, bytes, total) >= 0) return;
     const errno = lastErrno();
     if (errno === Errno.ENOENT || errno === Errno.ENODEV || errno === Errno.ECONNABORTED) return;
     throw new Error(`the kernel refuses a reply: errno ${errno}, ${length} bytes`);
