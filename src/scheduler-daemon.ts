@@ -5,6 +5,7 @@ import { pino } from 'pino';
 import type { HotSpotsConfig } from './broker/hot-spots/config.js';
 import { withFilesIn } from './broker/hot-spots/config.js';
 import { openHotSpots } from './broker/hot-spots/open-hot-spots.js';
+import { LibvirtDriver } from './broker/hypervisor/libvirt-driver.js';
 import { QemuDriver } from './broker/hypervisor/qemu-driver.js';
 import { admit } from './broker/policy/admission.js';
 import { plan } from './broker/policy/plan.js';
@@ -84,6 +85,7 @@ const driverOf = (
   log: LogSink,
 ): HypervisorDriver => {
   if (driver.type === 'exec') return new ExecDriver({ ...driver, ...commands });
+  if (driver.type === 'libvirt') return new LibvirtDriver({ ...driver, ...commands, log });
   const { start: command, timeout } = driver;
   const starter = command && new ExecDriver({ command, timeout, ...commands });
   return new QemuDriver({ ...driver, clock: commands.clock, log, ...(starter && { starter }) });
@@ -132,6 +134,7 @@ export const runScheduler = async (options: SchedulerDaemonOptions): Promise<voi
     clock,
     log: sink,
     storeId: store.id,
+    random: Math.random,
     paths: topology,
     checkHost: (name) => void topology.host(name),
     hotSpots,

@@ -72,7 +72,11 @@ export const taskDetails = (task: TaskSnapshot, decisions: readonly TaskDecision
     ...(task.error ? [['error', `${task.error.code}: ${task.error.message}`] as const] : []),
     ['images', task.images.join(', ')],
   ];
-  const history = decisions.map(({ at, state, text }) => [instant(at), state ?? '', text]);
+  const history = decisions.map(({ at, state, text, times, lastAt }) => [
+    instant(at),
+    state ?? '',
+    times === undefined ? text : `${text} (${times} times, last at ${instant(lastAt)})`,
+  ]);
   return `${table(rows)}\n\n${table(history)}`;
 };
 

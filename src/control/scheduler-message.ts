@@ -243,15 +243,25 @@ export const listTasksMessage = ({ states, limit, after }: TaskQuery): ListTasks
   pageToken: after ?? '',
 });
 
-export const decisionMessage = ({ at, text, state }: TaskDecision): TaskDecisionMessage => ({
+export const decisionMessage = ({ at, text, state, times, lastAt }: TaskDecision): TaskDecisionMessage => ({
   atUnixMs: Math.round(at),
   text,
   state: state === undefined ? 'TASK_STATE_UNSPECIFIED' : stateName(state),
+  times,
+  lastUnixMs: whole(lastAt),
 });
 
-export const decisionOf = ({ atUnixMs, text, state }: TaskDecisionMessage): TaskDecision => ({
+export const decisionOf = ({
+  atUnixMs,
+  text,
+  state,
+  times,
+  lastUnixMs,
+}: TaskDecisionMessage): TaskDecision => ({
   at: millis(atUnixMs),
   text,
+  ...(times !== undefined && { times }),
+  ...(lastUnixMs !== undefined && { lastAt: millis(lastUnixMs) }),
   ...(state !== 'TASK_STATE_UNSPECIFIED' && { state: stateOf(state) }),
 });
 

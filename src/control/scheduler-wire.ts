@@ -1,23 +1,14 @@
-/** The messages of proto/scheduler.proto as the loader gives them: 64-bit integers as numbers, enums by name. */
+/** The messages of proto/scheduler.proto as the service definition gives them: 64-bit integers as numbers, enums by name. */
 import { fileURLToPath } from 'node:url';
-import type { ServiceDefinition } from '@grpc/grpc-js';
-import type { MethodDefinition } from '@grpc/proto-loader';
-import { loadSync } from '@grpc/proto-loader';
+import type { MethodDefinition } from '@grpc/grpc-js';
+import { methodsOf } from './service-definition.js';
 
 export const SCHEDULER_NAME = 'migratefs.v1.Scheduler';
 export const SCHEDULER_PROTO_PATH = fileURLToPath(new URL('../../../proto/scheduler.proto', import.meta.url));
 
-const service = loadSync(SCHEDULER_PROTO_PATH, {
-  longs: Number,
-  enums: String,
-  defaults: true,
-  oneofs: true,
-  arrays: true,
-})[SCHEDULER_NAME] as unknown as Record<string, MethodDefinition<object, object>>;
+export const schedulerDefinition = methodsOf(SCHEDULER_NAME);
 
-export const schedulerDefinition = service as unknown as ServiceDefinition;
-
-export const schedulerMethod = (name: string): MethodDefinition<object, object> => service[name]!;
+export const schedulerMethod = (name: string): MethodDefinition<object, object> => schedulerDefinition[name]!;
 
 export interface SubmitTaskRequest {
   readonly requestId: string;
@@ -94,6 +85,8 @@ export interface TaskDecisionMessage {
   readonly atUnixMs: number;
   readonly text: string;
   readonly state: string;
+  readonly times?: number | undefined;
+  readonly lastUnixMs?: number | undefined;
 }
 
 export interface ListDecisionsResponse {

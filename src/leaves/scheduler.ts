@@ -105,6 +105,9 @@ export interface TaskDecision {
   readonly text: string;
   /** The state that the task entered with it. */
   readonly state?: TaskStateName;
+  /** It was made so often, first at `at`, and last at `lastAt`; absent: once. */
+  readonly times?: number;
+  readonly lastAt?: Millis;
 }
 
 export interface TaskPage {

@@ -122,6 +122,7 @@ export class FakeHosts implements HostControl {
     const late = this.#check(host, 'start');
     this.starts.push(order);
     const known = this.migrations.find(({ snapshot }) => snapshot.requestId === order.requestId);
+    if (known && late) throw late;
     if (known) return known.snapshot;
     const busy = this.migrations.find(
       ({ snapshot, names }) => !isFinal(snapshot.state) && names.some((name) => order.images.includes(name)),

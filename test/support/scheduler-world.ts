@@ -100,6 +100,8 @@ export class SchedulerWorld {
       log,
       storeId: this.#store.id,
       attemptsMax: 3,
+      answerWait: millis(600_000),
+      random: () => 0.5,
       firstWriteWait: millis(5000),
       vmmTime: millis(1000),
       paths: topology,

@@ -16,8 +16,13 @@ import type { TaskBook } from './task-book.js';
 /** Before an attempt that follows one that failed; doubled for each further one. */
 const ATTEMPT_DELAY = millis(2_000);
 export const ATTEMPT_DELAY_MAX = millis(60_000);
+/** The part of a pause that chance may take away, so that what has failed together is not tried together. */
+const JITTER = 0.5;
 /** What no further attempt would change. */
 const PERMANENT: readonly string[] = ['INVALID_ARGUMENT', 'ALREADY_EXISTS', 'PERMISSION_DENIED', 'NOT_FOUND'];
+
+const delayAfter = (failures: number): number =>
+  Math.min(ATTEMPT_DELAY_MAX, ATTEMPT_DELAY * 2 ** (failures - 1));
 
 /** What the runs of all tasks have in common. */
 export interface RunEnvironment {
@@ -31,6 +36,10 @@ export interface RunEnvironment {
   /** The store's: makes request ids unlike those of any other scheduler. */
   readonly storeId: string;
   readonly attemptsMax: number;
+  /** How long a source that does not answer is asked to start a migration. */
+  readonly answerWait: Millis;
+  /** From 0 to 1. */
+  readonly random: () => number;
   /** How long the VM's first write on the target is waited for before the images are handed over without it. */
   readonly firstWriteWait: Millis;
   readonly vmmTime: Millis;
@@ -95,13 +104,18 @@ export class RunContext {
       { kind: 'waiting', retryAt },
       `attempt ${attempt} of ${this.env.attemptsMax} failed: ${error.message}; ` +
         `the next one in ${formatDuration(retryAt - this.env.clock.wall())}`,
+      { unanswered: undefined },
     );
     this.env.onMigration();
   }
 
   retryTime(failures: number): Millis {
-    const delay = Math.min(ATTEMPT_DELAY_MAX, ATTEMPT_DELAY * 2 ** (failures - 1));
-    return millis(this.env.clock.wall() + delay);
+    return millis(this.env.clock.wall() + delayAfter(failures));
+  }
+
+  /** Before a source that did not answer is asked again. */
+  pauseAfter(failures: number): Millis {
+    return millis(delayAfter(failures) * (1 - JITTER * this.env.random()));
   }
 
   fail(code: PlainError['code'], message: string): void {

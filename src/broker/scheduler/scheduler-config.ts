@@ -21,6 +21,7 @@ export interface SchedulerConfig {
   readonly tasksMax: number;
   readonly attemptsMax: number;
   readonly movesPerHost: number;
+  readonly answerWait: Millis;
   readonly vmmTime: Millis;
   readonly firstWriteWait: Millis;
   readonly drivers: readonly DriverConfig[];
@@ -37,6 +38,7 @@ export interface SchedulerConfig {
 
 const LISTEN_DEFAULT = '127.0.0.1:7080';
 const [SECOND, DAY] = [1000, 86_400_000];
+const ANSWER_WAIT_DEFAULT = millis(3600 * SECOND);
 const VMM_TIME_DEFAULT = millis(10 * SECOND);
 const FIRST_WRITE_DEFAULT = millis(30 * SECOND);
 
@@ -65,7 +67,7 @@ const limitsOf = (
   fields: ConfigFields,
 ): Pick<
   SchedulerConfig,
-  'plan' | 'tasksMax' | 'attemptsMax' | 'movesPerHost' | 'vmmTime' | 'firstWriteWait'
+  'plan' | 'tasksMax' | 'attemptsMax' | 'movesPerHost' | 'answerWait' | 'vmmTime' | 'firstWriteWait'
 > => {
   const limits = {
     plan: {
@@ -76,6 +78,7 @@ const limitsOf = (
     tasksMax: whole(fields, 'tasks', 1, 100_000, 10_000),
     attemptsMax: whole(fields, 'attempts', 1, 100, 3),
     movesPerHost: whole(fields, 'moves-per-host', 1, 32, 1),
+    answerWait: fields.duration('answer-wait', millis(SECOND), millis(DAY), ANSWER_WAIT_DEFAULT),
     vmmTime: fields.duration('vmm-time', millis(0), millis(DAY), VMM_TIME_DEFAULT),
     firstWriteWait: fields.duration('first-write-wait', millis(0), millis(DAY), FIRST_WRITE_DEFAULT),
   };

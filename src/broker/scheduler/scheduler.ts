@@ -78,6 +78,10 @@ export class Scheduler implements SchedulerControl, AsyncDisposable {
   readonly #stop = new AbortController();
   readonly #runs = new Map<string, { readonly run: TaskRun; readonly ended: Promise<void> }>();
   readonly #reasons = new Map<string, { readonly key: string; readonly at: Millis }>();
+  /** When waiting tasks start by the newest schedule that keeps every promise; after a restart it is made anew. */
+  #turns: ReadonlyMap<string, Millis> = new Map();
+  /** Since when tasks are known to be in sync. */
+  #synced: ReadonlyMap<string, Millis> = new Map();
   #working: Promise<unknown> = Promise.resolve();
   #unwatch: () => void = () => {};
   #wake: () => void = () => {};
@@ -132,6 +136,8 @@ export class Scheduler implements SchedulerControl, AsyncDisposable {
     };
     const how = feasible ? 'admitted' : 'admitted at its submitter’s insistence';
     const task = recorded(() => book.add(admitted, `${how}: ${arithmetic}`));
+    if (admission.turns)
+      this.#turns = new Map([...admission.turns].map(([id, turn]) => [id === '' ? task.id : id, turn]));
     this.#planSoon();
     return book.snapshot(task.id);
   }
@@ -304,7 +310,13 @@ export class Scheduler implements SchedulerControl, AsyncDisposable {
     for (const task of [...book.all]) if (task.state.kind === 'waiting') this.#expire(task, now);
     const input = this.#planInput();
     if (!input.tasks.some(({ state }) => state === 'waiting')) return;
-    for (const step of this.#options.plan(input)) {
+    const steps = this.#options.plan(input);
+    this.#turns = new Map(
+      steps.flatMap((step) =>
+        step.action === 'wait' && step.turn !== undefined ? [[step.id, step.turn]] : [],
+      ),
+    );
+    for (const step of steps) {
       if (step.action === 'start') this.#startTask(step.id, step.reason);
       // What waits for its next attempt has said so already.
       else if (retryAfter(book.get(step.id), now) === undefined)
@@ -314,10 +326,11 @@ export class Scheduler implements SchedulerControl, AsyncDisposable {
 
   #startTask(id: string, reason: string): void {
     const { book, clock } = this.#options;
-    const { state, attempt, startedAt } = book.get(id);
+    const { state, attempt, startedAt, source } = book.get(id);
     if (state.kind !== 'waiting') return;
     const next = state.uncertain ? attempt : attempt + 1;
-    book.transition(id, { kind: 'starting' }, next > 1 ? `attempt ${next}: ${reason}` : reason, {
+    const why = next > 1 ? `attempt ${next}: ${reason}` : reason;
+    book.transition(id, { kind: 'starting' }, state.uncertain ? `asks ${source} again` : why, {
       attempt: next,
       startedAt: startedAt ?? clock.wall(),
     });
@@ -327,9 +340,13 @@ export class Scheduler implements SchedulerControl, AsyncDisposable {
 
   /** A window that is over is not used; a task that was flagged late from the start, or whose VM has moved, goes on. */
   #expire({ id, deadline, late, vmMoved, reason, state }: Task, now: Millis): void {
-    if (deadline === undefined || deadline > now || late || vmMoved) return;
+    if (deadline === undefined || late || vmMoved) return;
     const uncertain = state.kind === 'waiting' && state.uncertain === true;
-    const message = `its deadline passed before it could start: ${reason}`;
+    // What nobody has answered for may be in sync by then, not later.
+    if ((uncertain ? deadline - this.#options.vmmTime : deadline) > now) return;
+    const message = uncertain
+      ? `its deadline cannot be met any more: ${reason}`
+      : `its deadline passed before it could start: ${reason}`;
     const error = { code: 'DEADLINE_EXCEEDED', message } as const;
     if (!uncertain) {
       this.#options.book.transition(id, { kind: 'failed', error }, message);
@@ -357,7 +374,7 @@ export class Scheduler implements SchedulerControl, AsyncDisposable {
     const tasks: PlanTask[] = [];
     for (const task of book.all) {
       if (isTaskFinal(task.state.kind)) continue;
-      const planned = this.#planTaskOf(task);
+      const planned = this.#planTaskOf(task, now);
       const retryAt = retryAfter(task, now);
       // It keeps its promise and its place in the order: others are admitted and started with it in mind.
       tasks.push(
@@ -366,19 +383,26 @@ export class Scheduler implements SchedulerControl, AsyncDisposable {
           : { ...planned, notBefore: millis(Math.max(retryAt, planned.notBefore ?? 0)) },
       );
     }
+    this.#synced = new Map(
+      tasks.flatMap(({ id, syncedAt }) => (syncedAt === undefined ? [] : [[id, syncedAt]])),
+    );
     return { now, tasks, paths, loads: hotSpots.loads(), limits };
   }
 
-  #planTaskOf(task: Task): PlanTask {
+  #planTaskOf(task: Task, now: Millis): PlanTask {
     const { kind } = task.state;
     const progress = this.#options.book.progressOf(task.id);
+    const turn = this.#turns.get(task.id);
     const copied = kind === 'handing-over' || kind === 'finishing' || kind === 'rolling-back';
     return {
       ...this.#candidateOf(task),
       id: task.id,
       submittedAt: task.submittedAt,
-      ...(copied ? { left: bytes(0) } : progress && { left: progress.bytesLeft }),
+      ...(copied
+        ? { left: bytes(0), syncedAt: this.#synced.get(task.id) ?? now }
+        : progress && { left: progress.bytesLeft }),
       ...(progress && { dirtyRate: progress.dirtyRate, netRate: progress.netRate }),
+      ...(turn !== undefined && { turn }),
       state: kind === 'waiting' ? 'waiting' : 'running',
     };
   }

@@ -1,8 +1,10 @@
 /** Step `starting`: the source daemon is asked for the migration. */
+import { formatDuration } from '../../leaves/duration.js';
 import { MigrateFsError, plainError } from '../../leaves/errors.js';
 import type { MigrationSnapshot } from '../../leaves/migration.js';
 import { formatSize } from '../../leaves/quantity.js';
 import { NO_DRIVER } from '../../leaves/scheduler.js';
+import { millis } from '../../leaves/units.js';
 import { isUncertain } from './host-control.js';
 import type { RunContext } from './run-context.js';
 import { Cancelled } from './run-context.js';
@@ -12,6 +14,7 @@ export const startMigration = async (context: RunContext, stop: AbortSignal): Pr
   const task = context.task;
   // The answer is waited for even when the task is to be cancelled: only with it is known what there is to cancel.
   let snapshot: MigrationSnapshot;
+  const began = clock.now();
   try {
     const late = task.deadline !== undefined && task.deadline <= clock.wall();
     snapshot = await hosts.start(
@@ -34,7 +37,7 @@ export const startMigration = async (context: RunContext, stop: AbortSignal): Pr
   } catch (error) {
     stop.throwIfAborted();
     if (!(error instanceof MigrateFsError)) throw error;
-    await notStarted(context, error, stop);
+    await notStarted(context, error, clock.now() - began, stop);
     return;
   }
   if (context.cancelled.aborted)
@@ -43,20 +46,37 @@ export const startMigration = async (context: RunContext, stop: AbortSignal): Pr
   context.enter(
     { kind: 'copying', migrationId: snapshot.id },
     `migration ${snapshot.id} started at ${task.source}, ${moved}`,
-    { migrationId: snapshot.id },
+    { migrationId: snapshot.id, unanswered: undefined },
   );
   context.env.onMigration();
 };
 
-const notStarted = async (context: RunContext, error: MigrateFsError, stop: AbortSignal): Promise<void> => {
+/** `waited`: milliseconds until the call failed. */
+const notStarted = async (
+  context: RunContext,
+  error: MigrateFsError,
+  waited: number,
+  stop: AbortSignal,
+): Promise<void> => {
   if (context.cancelled.aborted) throw new Cancelled();
-  if (isUncertain(error.code)) {
-    // Not an attempt that failed: nobody knows, and the next one has the same request id.
-    const retryAt = context.retryTime(1);
-    return context.enter(
-      { kind: 'waiting', retryAt, uncertain: true },
-      `${context.task.source} did not answer, asked again: ${error.message}`,
+  if (!isUncertain(error.code)) return context.attemptFailed(plainError(error), stop);
+  // Not an attempt that failed: nobody knows, and the next one has the same request id.
+  const { source, unanswered, vmMoved } = context.task;
+  const { answerWait, clock } = context.env;
+  const times = (unanswered?.times ?? 0) + 1;
+  const silence = (unanswered?.silence ?? 0) + waited;
+  // Once the VM has been moved there is only forward.
+  if (silence >= answerWait && !vmMoved)
+    return context.beginRollBack(
+      'failed',
+      `${source} was asked ${times} times in ${formatDuration(silence)} and did not answer: ${error.message}`,
+      'UNAVAILABLE',
     );
-  }
-  await context.attemptFailed(plainError(error), stop);
+  const pause = context.pauseAfter(times);
+  const shortened = vmMoved ? pause : Math.min(pause, answerWait - silence);
+  context.enter(
+    { kind: 'waiting', retryAt: millis(clock.wall() + shortened), uncertain: true },
+    `${source} did not answer, asked again: ${error.message}`,
+    { unanswered: { times, silence: millis(silence + shortened) } },
+  );
 };

@@ -20,6 +20,7 @@ interface TaskChange {
   readonly vmMoved?: boolean;
   readonly cancelWanted?: boolean;
   readonly startedAt?: Millis;
+  readonly unanswered?: Task['unanswered'];
 }
 
 interface TaskBookOptions {

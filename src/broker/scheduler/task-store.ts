@@ -12,6 +12,8 @@ const SCHEMA = 1;
 const DECISIONS_MAX = 500;
 /** Dropped together when there are too many, so that not each new one costs a deletion and a note. */
 const DECISIONS_DROPPED = 100;
+/** One like one of the last so many is counted there: what is tried again and again makes the same few. */
+const DECISIONS_ALIKE = 3;
 
 const META = 'meta';
 const TASK = 'task';
@@ -149,6 +151,13 @@ export class TaskStore implements AsyncDisposable {
 
   #append(number: number, decision: TaskDecision): void {
     const range = this.#rangeOf(number);
+    for (let n = range.next - 1; n >= Math.max(range.first, range.next - DECISIONS_ALIKE); n--) {
+      const before = this.#db.get([DECISION, number, n]) as TaskDecision;
+      if (before.text !== decision.text || before.state !== decision.state) continue;
+      const again = { ...before, times: (before.times ?? 1) + 1, lastAt: decision.at };
+      this.#db.putSync([DECISION, number, n], again satisfies TaskDecision);
+      return;
+    }
     if (range.next - range.first >= DECISIONS_MAX) {
       const end = range.first + DECISIONS_DROPPED;
       for (; range.first < end; range.first++) this.#db.removeSync([DECISION, number, range.first]);

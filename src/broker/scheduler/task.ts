@@ -47,6 +47,12 @@ export interface TaskOrder {
   readonly bytesTotal: Bytes;
 }
 
+export interface Unanswered {
+  readonly times: number;
+  /** How long they were waited for, and the pauses between them. */
+  readonly silence: Millis;
+}
+
 export interface Task extends TaskOrder {
   readonly id: string;
   /** Order of submission. */
@@ -60,6 +66,8 @@ export interface Task extends TaskOrder {
   readonly vmMoved: boolean;
   /** Somebody wants it to end; where a call is under way, after its answer. */
   readonly cancelWanted: boolean;
+  /** Starts of this attempt that got no answer. */
+  readonly unanswered?: Unanswered | undefined;
   readonly submittedAt: Millis;
   readonly startedAt?: Millis;
   readonly endedAt?: Millis;
@@ -94,7 +102,14 @@ export const snapshotOfTask = (
   vmmTime: Millis,
   now: Millis,
 ): TaskSnapshot => {
-  const { state, number: _number, vmMoved: _vmMoved, cancelWanted: _wanted, ...rest } = task;
+  const {
+    state,
+    number: _number,
+    vmMoved: _vmMoved,
+    cancelWanted: _wanted,
+    unanswered: _silence,
+    ...rest
+  } = task;
   const error = errorOf(state);
   const laxity = laxityOf(task.deadline, progress?.eta, vmmTime, now);
   return {
