@@ -1,5 +1,5 @@
 import type { Paths, PlanLink, PlanTask } from '../../src/broker/policy/task.js';
-import { bytes } from '../../src/leaves/units.js';
+import { bytes, millis } from '../../src/leaves/units.js';
 
 interface Moving {
   readonly task: PlanTask;
@@ -37,12 +37,13 @@ export class FluidNetwork {
 
   /** As a planner sees them now. */
   running(): PlanTask[] {
-    return [...this.#moving.values()].map(({ task, left, rate }) => ({
+    return [...this.#moving.values()].map(({ task, left, rate, syncedAt }) => ({
       ...task,
       state: 'running',
       allocated: task.left,
       left: bytes(Math.ceil(left)),
       netRate: rate,
+      ...(syncedAt !== Infinity && { syncedAt: millis(syncedAt) }),
     }));
   }
 

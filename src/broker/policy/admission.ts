@@ -8,7 +8,8 @@ import { formatRate, formatSizeBesideRates } from '../../leaves/quantity.js';
 import type { Millis } from '../../leaves/units.js';
 import { millis } from '../../leaves/units.js';
 import { byDeadline, type Demand, demandOf, dirtyRateOf, type Guest, releaseOf } from './demand.js';
-import { fluidSchedule, type Times } from './fluid-schedule.js';
+import { fluidSchedule, type Turns, turnsOf } from './fluid-schedule.js';
+import { givenTurns, lateness, leastLate, type Schedule } from './promises.js';
 import type { Admission, PlanInput, PlanTask } from './task.js';
 
 /** What rounding may make of an end. */
@@ -43,41 +44,62 @@ const others = (input: PlanInput, candidate: PlanTask): PlanTask[] =>
     })
     .sort(byDeadline);
 
+/** What is admitted, and the schedule that keeps its promises without the candidate. */
+interface Admitted {
+  readonly tasks: readonly PlanTask[];
+  readonly turns: Turns;
+  /** With guests limited: nobody is to blame for what is late here, unless it becomes later. */
+  readonly before: Schedule;
+}
+
+const admittedBeside = (candidate: PlanTask, input: PlanInput): Admitted => {
+  const { paths, limits, now } = input;
+  const tasks = others(input, candidate);
+  const turns = givenTurns(tasks);
+  const demands = tasks.map((task) => demandOf(task, paths, limits, 'limited'));
+  const before = leastLate(demands, [
+    () => fluidSchedule(demands, limits, now),
+    () => fluidSchedule(demands, limits, now, turns),
+  ]);
+  return { tasks, turns, before };
+};
+
 interface Trial {
   readonly guest: Guest;
   readonly demand: Demand;
-  readonly times: ReadonlyMap<string, Times>;
+  readonly times: Schedule;
   readonly end: number;
   /** Admitted tasks that would miss their deadlines. */
   readonly endangered: readonly PlanTask[];
 }
 
+/** `turns`: of those that have one; the others start where they fit. */
 const attempt = (
   candidate: PlanTask,
-  admitted: readonly PlanTask[],
+  { tasks, before }: Admitted,
   input: PlanInput,
   own: Guest,
   guest: Guest,
+  turns?: Turns,
 ): Trial => {
   const { paths, limits, now } = input;
   const demand = demandOf(candidate, paths, limits, own);
-  const demands = admitted.map((task) => demandOf(task, paths, limits, guest));
-  const times = fluidSchedule([...demands, demand], limits, now);
-  const late = admitted.filter((task) => isLate(times.get(task.id)!.end, task.deadline));
-  // Nobody is to blame for what is late anyway, even with guests limited, unless it becomes later.
-  const without =
-    late.length === 0
-      ? times
-      : fluidSchedule(
-          admitted.map((task) => demandOf(task, paths, limits, 'limited')),
-          limits,
-          now,
-        );
-  const endangered = late.filter((task) => {
-    const before = without.get(task.id)!.end;
-    return !isLate(before, task.deadline) || times.get(task.id)!.end > before + TOLERANCE;
-  });
-  return { guest: own, demand, times, end: times.get(candidate.id)!.end, endangered };
+  const demands = [...tasks.map((task) => demandOf(task, paths, limits, guest)), demand];
+  const times = fluidSchedule(demands, limits, now, turns);
+  // The turns are what is kept of it: guests that are limited in the end must not upset them.
+  const limited = [...tasks, candidate].map((task) => demandOf(task, paths, limits, 'limited'));
+  const kept = demands.every(({ dirty }, at) => dirty === limited[at]!.dirty)
+    ? times
+    : fluidSchedule(limited, limits, now, turnsOf(times));
+  const endangered = tasks.filter((task) =>
+    [times, kept].some(
+      (schedule) =>
+        isLate(schedule.get(task.id)!.end, task.deadline) &&
+        lateness(task, schedule) > lateness(task, before) + TOLERANCE,
+    ),
+  );
+  const end = Math.max(times.get(candidate.id)!.end, kept.get(candidate.id)!.end);
+  return { guest: own, demand, times, end, endangered };
 };
 
 /** Without a deadline there is nothing to miss, and what has one goes first. */
@@ -105,14 +127,10 @@ const isLimitable = (task: PlanTask): boolean => dirtyRateOf(task, 'limited') < 
  * The earliest deadline that the candidate could be promised: the first that endangers nobody, where a later one means
  * a later turn. Confirmed by a last trial; undefined where none is.
  */
-const earliestDeadline = (
-  candidate: PlanTask,
-  admitted: readonly PlanTask[],
-  input: PlanInput,
-): Millis | undefined => {
+const earliestDeadline = (candidate: PlanTask, admitted: Admitted, input: PlanInput): Millis | undefined => {
   const by = (deadline: number): Trial =>
     attempt({ ...candidate, deadline: millis(deadline) }, admitted, input, 'limited', 'limited');
-  const turns = [...new Set(admitted.flatMap(({ deadline }) => deadline ?? []))].sort((a, b) => a - b);
+  const turns = [...new Set(admitted.tasks.flatMap(({ deadline }) => deadline ?? []))].sort((a, b) => a - b);
   const last = by(Math.max(input.now, ...turns) + 1);
   if (last.endangered.length > 0 || last.end === Number.POSITIVE_INFINITY) return undefined;
   // The lowest turn that endangers nobody: behind the first `low` deadlines.
@@ -133,6 +151,14 @@ const earliestDeadline = (
   }
   for (const offer of [deadline, wholeSecond(last.end)]) if (meets(by(offer))) return millis(offer);
   return undefined;
+};
+
+const waitingTurns = (tasks: readonly PlanTask[], times: Schedule): ReadonlyMap<string, Millis> => {
+  const starts = turnsOf(times);
+  const waiting = tasks.filter(({ state, deadline }) => state === 'waiting' && deadline !== undefined);
+  return new Map(
+    waiting.flatMap(({ id }) => (starts.has(id) ? [[id, millis(starts.get(id)!)] as const] : [])),
+  );
 };
 
 const refused = (arithmetic: string): Admission => ({ feasible: false, arithmetic });
@@ -160,12 +186,13 @@ export const admit = (candidate: PlanTask, input: PlanInput): Admission => {
         `and ${limited.narrowest.name} carries ${formatRate(limited.rate)}`,
     );
 
-  const admitted = others(input, candidate);
+  const admitted = admittedBeside(candidate, input);
   const first = attempt(candidate, admitted, input, 'free', 'free');
   const trials = [
     () => first,
     () => attempt(candidate, admitted, input, 'limited', 'free'),
     () => attempt(candidate, admitted, input, 'limited', 'limited'),
+    () => attempt(candidate, admitted, input, 'limited', 'limited', admitted.turns),
   ];
   let trial = first;
   let last = 0;
@@ -191,8 +218,8 @@ export const admit = (candidate: PlanTask, input: PlanInput): Admission => {
         ? 'ends when others leave it its path'
         : `ends ${instant(trial.end)}`,
     );
-    if (trial.end > alone + TOLERANCE) words.push(`with its turn among ${admitted.length} admitted`);
-    if (last === 2) words.push('the writes of admitted guests are limited as well');
+    if (trial.end > alone + TOLERANCE) words.push(`with its turn among ${admitted.tasks.length} admitted`);
+    if (last >= 2) words.push('the writes of admitted guests are limited as well');
     words.push(
       deadline === undefined
         ? 'no deadline'
@@ -202,7 +229,8 @@ export const admit = (candidate: PlanTask, input: PlanInput): Admission => {
       feasible: true,
       arithmetic: words.join(', '),
       ...known,
-      ...(trial.guest === 'limited' && (isLimitable(candidate) || last === 2) && { writesLimited: true }),
+      ...(trial.guest === 'limited' && (isLimitable(candidate) || last >= 2) && { writesLimited: true }),
+      ...(deadline !== undefined && { turns: waitingTurns([...admitted.tasks, candidate], trial.times) }),
     };
   }
 
@@ -211,7 +239,7 @@ export const admit = (candidate: PlanTask, input: PlanInput): Admission => {
   if (deadline !== undefined && isLate(alone, deadline))
     words.push(`ends ${instant(alone)}; the deadline is ${instant(deadline)}: ${tooLate(alone, deadline)}`);
   else if (deadline !== undefined && isLate(trial.end, deadline)) {
-    const before = admitted.filter((task) => task.deadline !== undefined && task.deadline <= deadline);
+    const before = admitted.tasks.filter((task) => task.deadline !== undefined && task.deadline <= deadline);
     words.push(
       `alone it would end ${instant(alone)}, beside what is admitted${before.length > 0 ? ` (earlier: ${some(before.map(({ id }) => id))})` : ''} ` +
         `${trial.end === Number.POSITIVE_INFINITY ? 'never' : instant(trial.end)}; the deadline is ${instant(deadline)}: ${tooLate(trial.end, deadline)}`,

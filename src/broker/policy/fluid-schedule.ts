@@ -4,11 +4,14 @@
  * more than its guest dirties, both of its hosts and all of its links have a free place, and none of these has to be
  * kept for an earlier deadline. A started task whose turn it is not becomes dirty again, at most wholly. Fluid: rates
  * change only when a task may start, is in sync, or ends.
+ *
+ * When to start is a guess, because the future is not searched: a schedule made a minute later may be a worse one. A
+ * task of which a turn is known starts then, or as soon afterwards as its places are free, and nothing else is asked.
  */
 import type { Millis } from '../../leaves/units.js';
 import { byDeadline, type Demand, ownLatestStart, releaseOf } from './demand.js';
 import { type Claim, lateClaims } from './places.js';
-import type { PlanLimits } from './task.js';
+import type { PlanLimits, PlanTask } from './task.js';
 
 interface Job extends Claim {
   /** Position by deadline. */
@@ -17,6 +20,8 @@ interface Job extends Claim {
   /** Indices of what it occupies. */
   readonly places: readonly number[];
   readonly allocated: number;
+  /** Its start is given. */
+  readonly timed: boolean;
   left: number;
   /** `copying` from its start to being in sync, `synced` until its places are free. */
   state: 'waiting' | 'copying' | 'synced' | 'ended';
@@ -36,6 +41,8 @@ interface Room {
 const RUNNING_OUT = 1e-6;
 /** Bytes per second above what is dirtied that make a start worth its places; less is what rounding leaves. */
 const CRUMBS = 1;
+/** Milliseconds. */
+const OVERDUE_MIN = 1_000;
 
 /** Numbers names as they come. */
 class Numbering {
@@ -55,6 +62,16 @@ export interface Times {
   readonly end: number;
 }
 
+/** Starts by id, wall clock. */
+export type Turns = ReadonlyMap<string, number>;
+
+/** A hypervisor that takes longer than expected is expected to take as long again. */
+const syncedAtOf = ({ syncedAt, terms }: PlanTask, now: Millis): number => {
+  const since = Math.min(syncedAt ?? now, now);
+  const overdue = now - (since + terms.vmmTime);
+  return overdue < 0 ? since : now + Math.max(overdue, OVERDUE_MIN) - terms.vmmTime;
+};
+
 const endOf = ({ demand, syncedAt }: Job): number => syncedAt + demand.task.terms.vmmTime;
 
 class FluidSchedule {
@@ -67,7 +84,7 @@ class FluidSchedule {
   /** Released and not ended, by deadline. */
   #active: Job[];
 
-  constructor(demands: readonly Demand[], limits: PlanLimits, now: Millis) {
+  constructor(demands: readonly Demand[], limits: PlanLimits, now: Millis, turns?: Turns) {
     this.#time = now;
     const links = new Numbering();
     const rooms = new Numbering();
@@ -75,11 +92,13 @@ class FluidSchedule {
       .sort((a, b) => byDeadline(a.task, b.task))
       .map((demand, order): Job => {
         const { task, path } = demand;
+        const turn = task.state === 'waiting' ? turns?.get(task.id) : undefined;
         const job: Job = {
           demand,
           order,
           latestStart: ownLatestStart(demand),
-          release: releaseOf(task, now),
+          release: Math.max(releaseOf(task, now), turn ?? 0),
+          timed: turn !== undefined,
           links: demand.links.map((key) => links.of(key)),
           places: demand.places.map(({ key }) => rooms.of(key)),
           allocated: task.allocated ?? (task.state === 'running' ? Number.POSITIVE_INFINITY : task.left),
@@ -100,7 +119,13 @@ class FluidSchedule {
     this.#active = this.#jobs.filter(({ release }) => release <= now);
     this.#later = this.#jobs.filter(({ release }) => release > now).sort((a, b) => b.release - a.release);
     // What runs holds its places even where there are more than the limits allow now.
-    for (const job of this.#active) if (job.demand.task.state === 'running') this.#start(job);
+    for (const job of this.#active)
+      if (job.demand.task.state === 'running') {
+        this.#start(job);
+        if (job.left > RUNNING_OUT) continue;
+        job.state = 'synced';
+        job.syncedAt = syncedAtOf(job.demand.task, now);
+      }
   }
 
   run(): ReadonlyMap<string, Times> {
@@ -154,12 +179,14 @@ class FluidSchedule {
       if (job.state === 'waiting' && !this.#hasPlaces(job)) continue;
       let rate = Number.POSITIVE_INFINITY;
       for (const link of job.links) rate = Math.min(rate, spare[link]!);
-      if (job.state === 'waiting' && job.left > 0 && rate <= job.demand.dirty + CRUMBS) continue;
+      if (job.state === 'waiting' && !job.timed && job.left > 0 && rate <= job.demand.dirty + CRUMBS)
+        continue;
       job.rate = rate;
       const sync = this.#syncOf(job);
       if (job.state === 'waiting') {
         const until = sync + job.demand.task.terms.vmmTime;
-        if (!job.places.every((number) => this.#isSpare(this.#rooms[number]!, job, until))) continue;
+        if (!job.timed && !job.places.every((number) => this.#isSpare(this.#rooms[number]!, job, until)))
+          continue;
         this.#start(job);
       }
       for (const link of job.links) spare[link]! -= rate;
@@ -221,4 +248,11 @@ export const fluidSchedule = (
   demands: readonly Demand[],
   limits: PlanLimits,
   now: Millis,
-): ReadonlyMap<string, Times> => new FluidSchedule(demands, limits, now).run();
+  turns?: Turns,
+): ReadonlyMap<string, Times> => new FluidSchedule(demands, limits, now, turns).run();
+
+/** The starts of a schedule, as far as they come. */
+export const turnsOf = (schedule: ReadonlyMap<string, Times>): Turns =>
+  new Map(
+    [...schedule].flatMap(([id, { start }]) => (start === Number.POSITIVE_INFINITY ? [] : [[id, start]])),
+  );

@@ -14,8 +14,10 @@
  * the order of that schedule.
  */
 import { MigrateFsError } from '../../leaves/errors.js';
+import { type Millis, millis } from '../../leaves/units.js';
 import { type Candidate, candidateOf, inOrder } from './candidate.js';
-import { byDeadline, type Demand, demandOf, type Guest } from './demand.js';
+import { byDeadline, type Demand } from './demand.js';
+import type { Turns } from './fluid-schedule.js';
 import { hotLinks } from './hot-links.js';
 import { latestStarts } from './latest-start.js';
 import { Places } from './places.js';
@@ -32,22 +34,14 @@ const ROUNDS_MAX = 4;
 export const plan = (input: PlanInput): readonly PlanStep[] => {
   const { now, limits, loads } = input;
   const { routed, astray } = withRoutes(input);
-  const asIf = (guest: Guest): Promises =>
-    new Promises(
-      routed.map((task) => demandFor(task, input, guest)),
-      limits,
-      now,
-    );
-  const free = asIf('free');
-  // Guests are counted as limited only where that saves a deadline, and then for what is promised, not for who waits.
-  const limited = free.lost > 0 ? asIf('limited') : free;
-  const promises = limited.lost < free.lost ? limited : free;
+  const promises = new Promises(routed, input);
   const latest = latestStarts(promises.demands, limits);
-  const candidates = free.demands
+  const { free } = promises;
+  const candidates = free
     .filter(({ task }) => task.state === 'waiting')
     .map((demand) => candidateOf(demand, latest.get(demand.task.id) ?? Number.POSITIVE_INFINITY, now))
     .sort(inOrder);
-  const hot = hotLinks(loads, free.demands);
+  const hot = hotLinks(loads, free);
 
   const strict = new Set<string>();
   const isDue = ({ task }: Candidate): boolean => strict.has(task.id) && promises.isDue(task);
@@ -56,23 +50,26 @@ export const plan = (input: PlanInput): readonly PlanStep[] => {
     const due = candidates.filter(isDue);
     const steps = propose([...due, ...candidates.filter((candidate) => !isDue(candidate))], {
       now,
-      places: new Places(free.demands, now),
+      places: new Places(free, now),
       hot,
       strict,
-      turns: promises.turns,
+      turns: promises.schedule,
       endangers: tryOut(promises, due, trials),
     });
-    const victims = round === ROUNDS_MAX ? [] : promises.broken(steps);
-    if (victims.length === 0) return [...steps, ...astray];
+    const { victims, turns } = promises.outcome(steps);
+    if (victims.length === 0 || round === ROUNDS_MAX)
+      return [...steps.map((step) => withTurn(step, turns, now)), ...astray];
     const reach = round === ROUNDS_MAX - 1 ? candidates : neighbours(candidates, victims);
     for (const { task } of reach) strict.add(task.id);
   }
 };
 
-/** With a guest that writes as it likes where that ever ends. */
-const demandFor = (task: PlanTask, { paths, limits }: PlanInput, guest: Guest): Demand => {
-  const demand = demandOf(task, paths, limits, guest);
-  return demand.copying === Number.POSITIVE_INFINITY ? demandOf(task, paths, limits, 'limited') : demand;
+/** A task that waits is looked at again when its turn comes. */
+const withTurn = (step: PlanStep, turns: Turns, now: Millis): PlanStep => {
+  const turn = turns.get(step.id);
+  if (step.action === 'start' || turn === undefined) return step;
+  const until = turn > now ? Math.min(Math.ceil(turn), step.until ?? Number.POSITIVE_INFINITY) : step.until;
+  return { ...step, turn: millis(turn), ...(until !== undefined && { until: millis(until) }) };
 };
 
 /** Tasks by deadline, and what to say to those that have no route. */
@@ -97,7 +94,7 @@ const tryOut = (promises: Promises, due: readonly Candidate[], trials: { left: n
   const going = due.map(({ task }) => starting(task));
   return (task: PlanTask): string | undefined => {
     if (trials.left-- <= 0) return `${TRIALS_MAX} others were tried before it`;
-    const [victim] = promises.broken([...going, starting(task)]);
+    const [victim] = promises.outcome([...going, starting(task)]).victims;
     if (victim) return `${victim.task.id} would miss its deadline`;
     going.push(starting(task));
     return undefined;

@@ -31,6 +31,10 @@ export interface PlanTask {
   readonly state: PlanState;
   /** What a running migration moves now. */
   readonly netRate?: number;
+  /** Since when a running one with nothing left is in sync, wall clock; absent: since now. */
+  readonly syncedAt?: Millis;
+  /** When a waiting one starts by the schedule that showed last that every promise is kept. */
+  readonly turn?: Millis;
 }
 
 export interface PlanLink {
@@ -77,6 +81,8 @@ export type PlanStep =
       readonly reason: string;
       /** When to look again at the latest; absent: when something ends. */
       readonly until?: Millis;
+      /** What the next plan has to be told as the `turn` of this task. */
+      readonly turn?: Millis;
     };
 
 /** Whether a deadline can be met, with the arithmetic in words. */
@@ -92,4 +98,6 @@ export interface Admission {
   readonly writesLimited?: boolean;
   /** Of an infeasible one: the earliest deadline that could be met; absent where none could. */
   readonly earliestDeadline?: Millis;
+  /** Of a feasible one with a deadline: the `turn` of every waiting task with a deadline, by id. */
+  readonly turns?: ReadonlyMap<string, Millis>;
 }

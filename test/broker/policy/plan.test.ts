@@ -50,6 +50,7 @@ t.test('a window that has not come', async (t) => {
       cause: 'window',
       reason: 'its window opens 12:01:30Z, in 1m30s',
       until: at(90 * SECOND),
+      turn: at(90 * SECOND),
     },
   ]);
   t.equal(started(plan(input([task('x', { opens: 0, due: MINUTE * 10 })]))), 'x', 'at its first moment');
@@ -157,6 +158,7 @@ t.test('a hot link postpones until the laxity is used up, with the numbers', asy
       reason:
         'ab is hot (95.0 MB/s of 100 MB/s, prometheus query tor), waits until 12:06:30Z at the latest; laxity 8.6',
       until: at(390 * SECOND),
+      turn: at(390 * SECOND),
     },
   ]);
   const later = plan(input([asked], { loads, now: at(390 * SECOND) }));
