@@ -42,3 +42,52 @@ t.test('a QEMU driver that cannot be right is refused by the place of its fault'
       JSON.stringify(change),
     );
 });
+
+const LIBVIRT = {
+  type: 'libvirt',
+  source: 'qemu+ssh://root@{source}/system',
+  target: 'qemu+tls://{target}/system',
+};
+
+t.test('a libvirt driver says how both hosts are reached, and the rest has defaults', async (t) => {
+  t.same(read({ l: LIBVIRT }), [
+    {
+      ...{ ...LIBVIRT, name: 'l', peer: LIBVIRT.target, domain: '{vm}', options: [], otherDisks: false },
+      ...{ virsh: '/usr/bin/virsh', timeout: 600_000 },
+    },
+  ]);
+  const chosen = {
+    ...{ peer: 'qemu+tcp://{target}/system', 'migrate-uri': 'tcp://{target}:49152', domain: 'one-{vm}' },
+    ...{ options: ['--tls', '--auto-converge'], downtime: '200ms', 'other-disks': true, virsh: '/opt/virsh' },
+  };
+  t.match(read({ l: { ...LIBVIRT, ...chosen, timeout: '1m' } }), [
+    {
+      ...{ peer: chosen.peer, migrateUri: chosen['migrate-uri'], domain: 'one-{vm}', downtime: 200 },
+      ...{ options: chosen.options, otherDisks: true, virsh: '/opt/virsh', timeout: 60_000 },
+    },
+  ]);
+});
+
+t.test('a libvirt driver that cannot be right is refused by the place of its fault', async (t) => {
+  const wrong: [object, RegExp][] = [
+    [{ source: undefined }, /l\.source: give a text/],
+    [{ source: 'host-a' }, /l\.source: cannot be used: 'host-a'; give a URI such as qemu\+ssh/],
+    [{ target: 'xen:///system' }, /l\.target/],
+    [{ target: 'qemu+ssh://{host}/system' }, /l\.target: '\{host\}' stands for nothing/],
+    [{ peer: 'qemu+ssh://a b/system' }, /l\.peer/],
+    [{ 'migrate-uri': 'exec:cat' }, /l\.migrate-uri/],
+    [{ options: ['--copy-storage-all'] }, /l\.options: give a list of any of --auto-converge/],
+    [{ options: ['--postcopy'] }, /l\.options/],
+    [{ options: '--tls' }, /l\.options/],
+    [{ downtime: '0s' }, /l\.downtime/],
+    [{ 'other-disks': 'yes' }, /l\.other-disks: give true or false/],
+    [{ virsh: 'virsh' }, /l\.virsh: give an absolute path/],
+    [{ command: ['/x'] }, /unknown key 'command'/],
+  ];
+  for (const [change, message] of wrong)
+    t.throws(
+      () => read({ l: { ...LIBVIRT, ...change } }),
+      { code: 'INVALID_ARGUMENT', message },
+      JSON.stringify(change),
+    );
+});

@@ -5,7 +5,7 @@ import type { Millis } from '../../leaves/units.js';
 import { millis } from '../../leaves/units.js';
 import { parseQmpAddress } from '../hypervisor/qmp.js';
 
-export type DriverConfig = ExecDriverConfig | QemuDriverConfig;
+export type DriverConfig = ExecDriverConfig | QemuDriverConfig | LibvirtDriverConfig;
 
 export interface ExecDriverConfig {
   readonly type: 'exec';
@@ -28,6 +28,22 @@ export interface QemuDriverConfig {
   readonly timeout: Millis;
 }
 
+/** As LibvirtDriverOptions has them. */
+export interface LibvirtDriverConfig {
+  readonly type: 'libvirt';
+  readonly name: string;
+  readonly source: string;
+  readonly target: string;
+  readonly peer: string;
+  readonly migrateUri?: string;
+  readonly domain: string;
+  readonly options: readonly string[];
+  readonly downtime?: Millis;
+  readonly otherDisks: boolean;
+  readonly virsh: string;
+  readonly timeout: Millis;
+}
+
 const [SECOND, MINUTE, DAY] = [1000, 60_000, 86_400_000];
 const ARGUMENTS_MAX = 64;
 const CAPABILITIES_MAX = 16;
@@ -37,6 +53,12 @@ const CAPABILITY = /^[a-z][a-z0-9-]{0,63}$/;
 const PLACEHOLDER = /\{(?!(?:vm|source|target)\})[^}]*\}?/;
 /** Those of QEMU that start no program. */
 const MIGRATION_URI = /^(?:tcp:.+:\d{1,5}|unix:\/.+)$/;
+/** Such as `qemu+ssh://root@host/system`: to another machine, or through a socket. */
+const LIBVIRT_URI = /^qemu(?:\+[a-z]+)?:\/\/\S*\/\S+$/;
+const RAM_URI = /^(?:tcp|rdma|unix):\/\/\S+$/;
+/** What changes neither storage nor which of two hosts has the VM after a failure. */
+const LIBVIRT_OPTIONS = ['--auto-converge', '--compressed', '--parallel', '--tls', '--tunnelled'];
+const VIRSH_DEFAULT = '/usr/bin/virsh';
 const TIMEOUT_DEFAULT = millis(10 * MINUTE);
 
 const commandOf = (fields: ConfigFields, key: string): readonly string[] => {
@@ -101,6 +123,69 @@ const capabilitiesOf = (fields: ConfigFields): readonly string[] => {
   return value as string[];
 };
 
+const uriOf = (fields: ConfigFields, key: string, form: RegExp, example: string): string => {
+  const text = patternOf(fields, key);
+  if (!form.test(text))
+    throw configError(`${fields.where}.${key}`, `cannot be used: '${text}'; give a URI such as ${example}`);
+  return text;
+};
+
+const connectionOf = (fields: ConfigFields, key: string): string =>
+  uriOf(fields, key, LIBVIRT_URI, `qemu+ssh://root@{${key === 'source' ? 'source' : 'target'}}/system`);
+
+const libvirtOptionsOf = (fields: ConfigFields): readonly string[] => {
+  const value = fields.raw('options') ?? [];
+  const fits = Array.isArray(value) && value.every((option) => LIBVIRT_OPTIONS.includes(option));
+  if (!fits)
+    throw configError(`${fields.where}.options`, `give a list of any of ${LIBVIRT_OPTIONS.join(', ')}`);
+  return [...new Set(value as string[])];
+};
+
+const absoluteOf = (fields: ConfigFields, key: string, fallback: string): string => {
+  const path = fields.optionalText(key) ?? fallback;
+  if (!path.startsWith('/')) throw configError(`${fields.where}.${key}`, 'give an absolute path');
+  return path;
+};
+
+const libvirtOf = (fields: ConfigFields, name: string, timeout: Millis): LibvirtDriverConfig => {
+  const target = connectionOf(fields, 'target');
+  return {
+    ...{ type: 'libvirt', name, timeout, target },
+    source: connectionOf(fields, 'source'),
+    peer: fields.has('peer') ? connectionOf(fields, 'peer') : target,
+    ...(fields.has('migrate-uri') && {
+      migrateUri: uriOf(fields, 'migrate-uri', RAM_URI, 'tcp://{target}'),
+    }),
+    domain: fields.has('domain') ? patternOf(fields, 'domain') : '{vm}',
+    options: libvirtOptionsOf(fields),
+    ...(fields.has('downtime') && {
+      downtime: fields.duration('downtime', millis(1), millis(MINUTE), millis(0)),
+    }),
+    otherDisks: fields.flag('other-disks', false),
+    virsh: absoluteOf(fields, 'virsh', VIRSH_DEFAULT),
+  };
+};
+
+const qemuOf = (fields: ConfigFields, name: string, timeout: Millis): QemuDriverConfig => ({
+  ...{ type: 'qemu', name, timeout },
+  source: monitorOf(fields, 'source'),
+  target: monitorOf(fields, 'target'),
+  migrate: migrationOf(fields),
+  capabilities: capabilitiesOf(fields),
+  ...(fields.has('start') && { start: commandOf(fields, 'start') }),
+});
+
+const execOf = (fields: ConfigFields, name: string, timeout: Millis): ExecDriverConfig => ({
+  ...{ type: 'exec', name, timeout },
+  command: commandOf(fields, 'command'),
+  ...(fields.has('rollback') && { rollback: commandOf(fields, 'rollback') }),
+});
+
+/** By the type that a configuration names. */
+const READERS: Readonly<
+  Record<string, (fields: ConfigFields, name: string, timeout: Millis) => DriverConfig>
+> = { exec: execOf, libvirt: libvirtOf, qemu: qemuOf };
+
 const driverOf = (fields: ConfigFields, name: string): DriverConfig => {
   if (!DRIVER_NAME.test(name) || name === NO_DRIVER)
     throw configError(
@@ -108,24 +193,14 @@ const driverOf = (fields: ConfigFields, name: string): DriverConfig => {
       `'${name}' cannot be the name of a driver: lower-case letters, digits and hyphens, not '${NO_DRIVER}'`,
     );
   const type = fields.optionalText('type') ?? 'exec';
-  if (type !== 'exec' && type !== 'qemu')
-    throw configError(`${fields.where}.type`, `there are no drivers of type '${type}': give exec or qemu`);
+  const read = Object.hasOwn(READERS, type) ? READERS[type] : undefined;
+  if (!read)
+    throw configError(
+      `${fields.where}.type`,
+      `there are no drivers of type '${type}': give ${Object.keys(READERS).join(', ')}`,
+    );
   const timeout = fields.duration('timeout', millis(SECOND), millis(DAY), TIMEOUT_DEFAULT);
-  const driver: DriverConfig =
-    type === 'exec'
-      ? {
-          ...{ type, name, timeout },
-          command: commandOf(fields, 'command'),
-          ...(fields.has('rollback') && { rollback: commandOf(fields, 'rollback') }),
-        }
-      : {
-          ...{ type, name, timeout },
-          source: monitorOf(fields, 'source'),
-          target: monitorOf(fields, 'target'),
-          migrate: migrationOf(fields),
-          capabilities: capabilitiesOf(fields),
-          ...(fields.has('start') && { start: commandOf(fields, 'start') }),
-        };
+  const driver = read(fields, name, timeout);
   fields.end();
   return driver;
 };
