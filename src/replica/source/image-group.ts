@@ -5,7 +5,7 @@ import type { SegmentLoad } from '../../leaves/time-left.js';
 import type { Bytes } from '../../leaves/units.js';
 import { bytes, MiB } from '../../leaves/units.js';
 import { copyRound } from './copy-round.js';
-import type { SourceEnvironment } from './environment.js';
+import type { Log, SourceEnvironment } from './environment.js';
 import type { Latch } from './latch.js';
 import { MIRRORED_BYTES_MAX } from './mirror-sender.js';
 import type { Pacing } from './pacing.js';
@@ -76,11 +76,6 @@ export class ImageGroup {
     return promise;
   }
 
-  /** Resolves when nothing uses the descriptors of the images any more. */
-  async unused(): Promise<void> {
-    while (this.#users.size > 0) await Promise.allSettled(this.#users);
-  }
-
   /** RESOURCE_EXHAUSTED: an image was changed where nothing can be marked. */
   assertTracked(): void {
     const image = this.images.find(({ bitmap }) => bitmap.overflowed);
@@ -103,6 +98,17 @@ export class ImageGroup {
   /** The images are routed for the mirror, or about to be. */
   get converging(): boolean {
     return this.#converging;
+  }
+
+  /** Once nothing uses them: closes the images and gives their pins back. */
+  async release(log: Log): Promise<void> {
+    while (this.#users.size > 0) await Promise.allSettled(this.#users);
+    for (const image of this.images) {
+      image.close();
+      await this.#options.environment.store.release(image.pinned.slot, false).catch((error: Error) => {
+        log('error', 'cannot release an image', { image: image.name, error: error.message });
+      });
+    }
   }
 
   /** It is over: its images and their bitmaps go. */
