@@ -1,20 +1,13 @@
+import { STAGGER_BYTES } from '../../leaves/staggered-buffer.js';
 import { Errno } from '../errno.js';
 import { lastErrno, rawWrite } from '../libc.js';
-import { alignedBytes, PAGE_BYTES } from './aligned-memory.js';
+import { alignedBytes } from './aligned-memory.js';
 import { OUT_HEADER_BYTES } from './protocol.js';
 
 const WRITE_OUT_BYTES = 8;
 
 /** The length that says: nothing is to be sent now (FORGET, or a request that is answered later). */
 export const NO_REPLY = 1 << 30;
-
-/**
- * Where in a page the body of a staggered reply begins. Copying a page to memory that lies 1 to 63 bytes further in its
- * page is up to ten times slower on common x86 processors (`rep movsb` sees an overlap in the low 12 bits of the
- * addresses). Page cache and our buffer, or our buffer and a caller's from malloc, which begins 16 bytes into a page,
- * would be such a pair; half a page is far from both.
- */
-const STAGGER_BYTES = PAGE_BYTES / 2;
 
 /** Header and body of a reply, one after the other in memory. */
 class ReplyFrame {
@@ -50,7 +43,7 @@ export class ReplyBuffer {
     this.words = new Uint32Array(memory.buffer, this.body.byteOffset, bodyBytes >>> 2);
   }
 
-  /** The body of the next reply, for data that is copied and not transferred by a device: faster than `body`. */
+  /** The body of the next reply, for data that is copied from page cache: faster than `body`, see `STAGGER_BYTES`. */
   staggered(): Uint8Array {
     this.#frame = this.#staggered;
     return this.#staggered.body;

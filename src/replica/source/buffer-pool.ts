@@ -1,3 +1,4 @@
+import { staggeredBuffer } from '../../leaves/staggered-buffer.js';
 import { bytes, KiB, MiB } from '../../leaves/units.js';
 
 const BUFFER_BYTES_MIN = bytes(4 * KiB);
@@ -13,7 +14,7 @@ export class BufferPool {
   take(length: number): Buffer {
     const size = sizeFor(length);
     const buffer = this.#free.get(size)?.pop();
-    if (!buffer) return Buffer.allocUnsafeSlow(size);
+    if (!buffer) return staggeredBuffer(size);
     this.#freeBytes -= size;
     return buffer;
   }

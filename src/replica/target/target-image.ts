@@ -4,6 +4,7 @@ import type { PinnedImage } from '../../fs/image-store.js';
 import type { ImageSlot } from '../../fs/image-table.js';
 import type { RoutedRequest } from '../../fs/participant.js';
 import type { MigrateFsError } from '../../leaves/errors.js';
+import { staggeredBuffer } from '../../leaves/staggered-buffer.js';
 import type { Bytes, Generation } from '../../leaves/units.js';
 import { bytes, KiB } from '../../leaves/units.js';
 import type { ExtentLock } from '../extent-locks.js';
@@ -154,7 +155,7 @@ export class TargetImage {
     signal: AbortSignal,
   ): Promise<RangeDigest> {
     const hash = createHash('sha256');
-    const buffer = Buffer.allocUnsafe(Math.min(DIGEST_CHUNK, length));
+    const buffer = staggeredBuffer(Math.min(DIGEST_CHUNK, length));
     let zero = acceptZero;
     for (let done = 0; done < length; ) {
       signal.throwIfAborted();
