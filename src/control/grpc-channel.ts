@@ -1,7 +1,6 @@
 import { createSecureContext } from 'node:tls';
-import type { ServiceError } from '@grpc/grpc-js';
+import type { MethodDefinition, ServiceError } from '@grpc/grpc-js';
 import { Client, credentials, Metadata } from '@grpc/grpc-js';
-import type { MethodDefinition } from '@grpc/proto-loader';
 import type { Clock } from '../leaves/clock.js';
 import { systemClock } from '../leaves/clock.js';
 import { MigrateFsError } from '../leaves/errors.js';

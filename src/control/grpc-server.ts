@@ -1,16 +1,7 @@
 /** A gRPC server as every process of the program has one: checked address, certificates, health, reflection, an end. */
 import tls from 'node:tls';
-import type {
-  ServerUnaryCall,
-  ServiceDefinition,
-  sendUnaryData,
-  UntypedServiceImplementation,
-} from '@grpc/grpc-js';
+import type { ServerUnaryCall, sendUnaryData } from '@grpc/grpc-js';
 import { Server, ServerCredentials } from '@grpc/grpc-js';
-
-import { loadSync } from '@grpc/proto-loader';
-import { ReflectionService } from '@grpc/reflection';
-import { HealthImplementation, protoPath as healthProtoPath } from 'grpc-health-check';
 import type { Clock } from '../leaves/clock.js';
 import { systemClock } from '../leaves/clock.js';
 import { MigrateFsError } from '../leaves/errors.js';
@@ -21,6 +12,8 @@ import type { Role } from '../leaves/role.js';
 import type { TlsIdentity } from '../leaves/tls-identity.js';
 import { assertSafeListener } from '../leaves/tls-identity.js';
 import { millis } from '../leaves/units.js';
+import type { ServedService } from './deferred-service.js';
+import { HealthStates, reflectionServices } from './discovery.js';
 import { roleGate } from './role-gate.js';
 import { callerRole } from './roles.js';
 import {
@@ -55,15 +48,13 @@ export interface ControlServer extends AsyncDisposable {
   close(): Promise<void>;
 }
 
-interface ServedService {
+interface NamedService extends ServedService {
   /** Full name, for health. */
   readonly name: string;
-  readonly definition: ServiceDefinition;
-  readonly implementation: UntypedServiceImplementation;
 }
 
 interface GrpcServerOptions extends ListenerOptions {
-  readonly services: readonly ServedService[];
+  readonly services: readonly NamedService[];
   /** Files that reflection shows. */
   readonly protoPaths: readonly string[];
   /** Ends the open streams, because they would outlast any grace. */
@@ -139,11 +130,9 @@ export const serveGrpc = async (options: GrpcServerOptions): Promise<ControlServ
   });
   const names = ['', ...services.map(({ name }) => name)];
   for (const { definition, implementation } of services) server.addService(definition, implementation);
-  const health = new HealthImplementation(Object.fromEntries(names.map((name) => [name, 'SERVING'])));
-  health.addToServer(server);
-  // Loaded for itself, because reflection shows the names of fields as they are written in the files.
-  const reflected = loadSync([...protoPaths, healthProtoPath], { keepCase: true });
-  new ReflectionService(reflected).addToServer(server);
+  const health = new HealthStates(names);
+  for (const { definition, implementation } of [health.service, ...reflectionServices(protoPaths)])
+    server.addService(definition, implementation);
 
   const port = await new Promise<number>((resolve, reject) => {
     server.bindAsync(formatHostPort(listen), credentials, (error, bound) =>
@@ -155,7 +144,7 @@ export const serveGrpc = async (options: GrpcServerOptions): Promise<ControlServ
 
   const shutDown = (): Promise<void> =>
     new Promise((resolve) => {
-      for (const name of names) health.setStatus(name, 'NOT_SERVING');
+      health.notServing();
       endStreams();
       const forget = clock.after(CLOSE_GRACE, () => {
         server.forceShutdown();

@@ -1,9 +1,9 @@
 import { fileURLToPath } from 'node:url';
-import type { ServiceDefinition as GrpcServiceDefinition } from '@grpc/grpc-js';
+import type { MethodDefinition } from '@grpc/grpc-js';
 import { logVerbosity, setLogVerbosity } from '@grpc/grpc-js';
-import type { MethodDefinition, PackageDefinition } from '@grpc/proto-loader';
-import { loadSync } from '@grpc/proto-loader';
 import { KiB, MiB } from '../leaves/units.js';
+import type { MessageCodec } from './generated/control.js';
+import { services } from './generated/control.js';
 
 export const SERVICE_NAME = 'migratefs.v1.MigrateFS';
 export const BROKERS_NAME = 'migratefs.v1.Brokers';
@@ -21,20 +21,40 @@ if (!process.env['GRPC_VERBOSITY']) setLogVerbosity(logVerbosity.NONE);
 
 export const PROTO_PATH = fileURLToPath(new URL('../../../proto/migratefs.proto', import.meta.url));
 
-const packageDefinition: PackageDefinition = loadSync(PROTO_PATH, {
-  longs: Number,
-  enums: String,
-  defaults: true,
-  oneofs: true,
-  arrays: true,
-});
+/** What a message looks like on our side; absent fields have their defaults. */
+const CONVERSION = { longs: Number, enums: String, defaults: true, oneofs: true, arrays: true };
 
-const methodsOf = (service: string): Record<string, MethodDefinition<object, object>> =>
-  packageDefinition[service] as unknown as Record<string, MethodDefinition<object, object>>;
+const serializerOf =
+  ({ fromObject, encode }: MessageCodec) =>
+  (message: object): Buffer =>
+    encode(fromObject(message)).finish() as Buffer;
 
-export const serviceDefinition = methodsOf(SERVICE_NAME) as unknown as GrpcServiceDefinition;
-export const brokersDefinition = methodsOf(BROKERS_NAME) as unknown as GrpcServiceDefinition;
+const deserializerOf =
+  ({ decode, toObject }: MessageCodec) =>
+  (bytes: Buffer): object =>
+    toObject(decode(bytes), CONVERSION);
+
+type Methods = Readonly<Record<string, MethodDefinition<object, object>>>;
+
+/** The methods of a service of proto/, by its full name. */
+export const methodsOf = (service: string): Methods =>
+  Object.fromEntries(
+    Object.entries(services[service]!).map(([name, { request, response, ...streams }]) => [
+      name,
+      {
+        path: `/${service}/${name}`,
+        ...streams,
+        requestSerialize: serializerOf(request),
+        requestDeserialize: deserializerOf(request),
+        responseSerialize: serializerOf(response),
+        responseDeserialize: deserializerOf(response),
+      },
+    ]),
+  );
+
+export const serviceDefinition = methodsOf(SERVICE_NAME);
+export const brokersDefinition = methodsOf(BROKERS_NAME);
 
 /** Of a method of either service; no two have the same name. */
 export const methodDefinition = (name: string): MethodDefinition<object, object> =>
-  (methodsOf(SERVICE_NAME)[name] ?? methodsOf(BROKERS_NAME)[name])!;
+  (serviceDefinition[name] ?? brokersDefinition[name])!;
