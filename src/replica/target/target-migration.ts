@@ -1,25 +1,20 @@
 import assert from 'node:assert/strict';
-import { fdatasync } from 'node:fs';
-import { Errno } from '../../fs/errno.js';
 import type { PinnedImage } from '../../fs/image-store.js';
-import { ImageMode } from '../../fs/image-table.js';
-import type { RoutedRequest } from '../../fs/participant.js';
 import type { PlainError } from '../../leaves/errors.js';
 import { MigrateFsError, plainError } from '../../leaves/errors.js';
 import type { MigrationSnapshot, MigrationState } from '../../leaves/migration.js';
 import { isFinal, MIGRATION_EDGES } from '../../leaves/migration.js';
 import type { Millis } from '../../leaves/units.js';
-import { bytes, UNLIMITED } from '../../leaves/units.js';
-import { RateMeter } from '../source/rate-meter.js';
 import type { migratefs } from '../wire/generated/data.js';
 import type { PeerConnection } from '../wire/peer-connection.js';
-import type { ReplyRouted } from './held-requests.js';
-import { HeldRequests } from './held-requests.js';
+import { GuestGate } from './guest-gate.js';
 import type { MigrationTerms } from './migration-terms.js';
 import { checkGenerations, takeOwnership } from './ownership.js';
+import { Received } from './received.js';
 import type { Reception } from './reception.js';
 import { receive } from './reception.js';
 import { releaseAll } from './replica-files.js';
+import { describeReception } from './snapshot.js';
 import type { TargetContext } from './target-context.js';
 import { TargetImage } from './target-image.js';
 
@@ -43,9 +38,9 @@ export class TargetMigration {
   readonly images: readonly TargetImage[];
   readonly #context: TargetContext;
   readonly #released: (migration: TargetMigration) => void;
-  readonly #held: HeldRequests;
+  readonly #gate: GuestGate;
   readonly #startedAt: Millis;
-  readonly #rate: RateMeter;
+  readonly #received: Received;
   #state: MigrationState;
   #endedAt: Millis | undefined;
   #error: PlainError | undefined;
@@ -53,17 +48,10 @@ export class TargetMigration {
   /** Set when the source has offered the images: it will never write to them again. */
   #offered = false;
   #taking: Promise<void> | undefined;
-  #cutoverRequested = false;
   #cutoverStall: Millis | undefined;
   /** Giving the pins back, and the replicas up when they are discarded. */
   #releasing: Promise<void> | undefined;
-  /** The daemon stops: nothing is held any more. */
-  #stopping = false;
   #sourceFailure: PlainError | undefined;
-  #bytesTotal: number;
-  #bytesLeft: number;
-  #bytesReceived = 0;
-  #bytesMirrored = 0;
 
   /**
    * Over pinned replicas, in the order of the terms. `state` is `interrupted` for adopted ones. `released` is called
@@ -82,14 +70,21 @@ export class TargetMigration {
     this.terms = terms;
     this.#state = state;
     this.#startedAt = context.clock.wall();
-    this.#rate = new RateMeter(context.clock);
-    this.#held = new HeldRequests(context.clock, (count) => this.#onHeldExpired(count));
+    this.#received = new Received(context.clock, terms);
+    this.#gate = new GuestGate({
+      context,
+      terms,
+      images: () => this.images,
+      state: () => this.#state,
+      offered: () => this.#offered,
+      send: (frame) => this.#reception?.connection.send(frame),
+    });
     this.images = pinned.map(
       (image, index) =>
-        new TargetImage(image, terms.images[index]!, context.calls, (...routed) => this.#onRouted(...routed)),
+        new TargetImage(image, terms.images[index]!, context.calls, (...routed) =>
+          this.#gate.handle(...routed),
+        ),
     );
-    this.#bytesTotal = terms.images.reduce((sum, { allocated }) => sum + allocated, 0);
-    this.#bytesLeft = this.#bytesTotal;
   }
 
   get id(): string {
@@ -106,17 +101,14 @@ export class TargetMigration {
 
   /** Bytes the source has still to send, as far as is known. */
   get bytesPromised(): number {
-    if (isFinal(this.#state)) return 0;
-    const allocated = this.terms.images.reduce((sum, image) => sum + image.allocated, 0);
-    const copying = this.#state === 'preparing' || this.#state === 'bulk-copy';
-    return Math.max(this.#bytesLeft, copying ? allocated - this.#bytesReceived : 0);
+    return this.#received.promised(this.#state);
   }
 
   /** Takes frames from `connection` until it closes; what came over an earlier one is not listened to any more. */
   attach(connection: PeerConnection): void {
     this.#drop();
     const reception = receive(connection, this.images, this.#context, {
-      data: (length, mirror) => this.#onData(length, mirror),
+      data: (length, mirror) => this.#received.add(length, mirror),
       phase: (phase) => this.#onPhase(phase),
       offer: (offer) => this.#onOffer(offer.generations),
       discard: () => void this.#onDiscard(),
@@ -124,7 +116,7 @@ export class TargetMigration {
       admits: () => this.#admits(),
     });
     this.#reception = reception;
-    this.#held.setConnected(true);
+    this.#gate.setConnected(true);
     void connection.closed.then((reason) => {
       if (this.#reception === reception) this.#onLost(reason);
     });
@@ -133,7 +125,7 @@ export class TargetMigration {
   /** After a restart in the middle of taking the images: the offer was made, the source is fenced. */
   expectOffer(): void {
     this.#offered = true;
-    this.#setModes();
+    this.#gate.setModes();
   }
 
   /**
@@ -173,7 +165,7 @@ export class TargetMigration {
     assert(this.isAbandoned, `migration ${this.id} is not abandoned`);
     const reason = new MigrateFsError('CANCELLED', `migration ${successor} has taken the replicas over`);
     this.#transitionTo('cancelled', plainError(reason));
-    this.#held.refuseAll();
+    this.#gate.refuseAll();
     this.#releasing = this.#drained().then(() => this.#release(false));
     await this.#releasing;
   }
@@ -193,10 +185,9 @@ export class TargetMigration {
     this.#drop();
     if (!isFinal(this.#state) && this.#state !== 'interrupted') this.#interrupt();
     await this.#taking;
-    this.#stopping = true;
-    this.#held.refuseAll();
+    this.#gate.close();
     if (!isFinal(this.#state)) {
-      this.#setModes();
+      this.#gate.setModes();
       await this.#drained();
       this.#releasing = this.#release(false);
     }
@@ -204,37 +195,16 @@ export class TargetMigration {
   }
 
   snapshot(): MigrationSnapshot {
-    const { terms } = this;
-    return {
-      id: terms.id,
-      role: 'target',
+    return describeReception({
+      terms: this.terms,
       state: this.#state,
-      peer: terms.source,
-      images: this.images.map(({ name, size, allocated, generation }) => ({
-        name,
-        size,
-        allocated,
-        left: bytes(this.images.length === 1 ? this.#bytesLeft : 0),
-        dirty: bytes(0),
-        generation,
-      })),
-      cutover: terms.cutover,
-      priority: terms.priority,
+      images: this.images,
+      received: this.#received,
       startedAt: this.#startedAt,
-      ...(this.#endedAt === undefined ? {} : { endedAt: this.#endedAt }),
-      bytesTotal: bytes(this.#bytesTotal),
-      bytesLeft: bytes(this.#bytesLeft),
-      bytesSent: bytes(this.#bytesReceived),
-      bytesResent: bytes(0),
-      bytesMirrored: bytes(this.#bytesMirrored),
-      netRate: this.#rate.rate,
-      writeRate: 0,
-      dirtyRate: 0,
-      netLimit: UNLIMITED,
-      diskLimit: UNLIMITED,
-      ...(this.#error ? { error: this.#error } : {}),
-      ...(this.#cutoverStall === undefined ? {} : { cutoverStall: this.#cutoverStall }),
-    };
+      endedAt: this.#endedAt,
+      error: this.#error,
+      cutoverStall: this.#cutoverStall,
+    });
   }
 
   #transitionTo(next: MigrationState, error?: PlainError): void {
@@ -249,67 +219,12 @@ export class TargetMigration {
       to: next,
       ...(error ? { error: error.message } : {}),
     });
-    this.#setModes();
+    this.#gate.setModes();
     this.#context.changed(this.snapshot());
   }
 
-  /** Guest writes come to this thread only when they may be held; otherwise participants refuse them themselves. */
-  #setModes(): void {
-    const { table } = this.#context;
-    const mode =
-      this.#state === 'completed' ? ImageMode.idle : this.#mayHold() ? ImageMode.routed : ImageMode.fenced;
-    for (const { slot } of this.images) table.setMode(slot, mode);
-  }
-
-  /**
-   * Once a guest's change is held, or the images were offered, a VM runs here: then what follows waits as well,
-   * whatever becomes of the connection, until the longest stall is over.
-   */
-  #mayHold(): boolean {
-    if (this.#stopping || isFinal(this.#state)) return false;
-    if (this.#held.size > 0 || this.#state === 'cutover') return true;
-    if (this.#state === 'interrupted') return this.#offered;
-    return this.#state === 'mirroring' && this.terms.cutover === 'on-first-write';
-  }
-
-  #onRouted(image: TargetImage, request: RoutedRequest, reply: ReplyRouted): void {
-    if (request.op === 'fsync')
-      fdatasync(request.fd, (error) => reply(error ? (error.errno ?? -Errno.EIO) : 0));
-    else if (this.#state === 'completed') reply(image.perform(request));
-    else if (this.#mayHold()) {
-      this.#held.hold(request, reply);
-      this.#requestCutover();
-    } else reply(-Errno.EROFS);
-  }
-
-  #requestCutover(): void {
-    if (this.#cutoverRequested || this.#state !== 'mirroring' || this.#held.size === 0) return;
-    this.#cutoverRequested = true;
-    this.#context.log('info', 'first guest write on the target: asking for the images', {
-      migration: this.id,
-    });
-    this.#reception?.connection.send({ cutoverRequest: {} });
-  }
-
-  #onHeldExpired(count: number): void {
-    this.#cutoverRequested = false;
-    if (!isFinal(this.#state)) this.#setModes();
-    this.#context.log('error', 'no ownership in time: guest writes refused (EROFS)', {
-      migration: this.id,
-      count,
-      state: this.#state,
-    });
-  }
-
-  #onData(length: number, mirror: boolean): void {
-    this.#bytesReceived += length;
-    if (mirror) this.#bytesMirrored += length;
-    this.#rate.add(length);
-  }
-
   #onPhase({ state, bytesTotal, bytesLeft }: migratefs.data.Phase): boolean {
-    this.#bytesTotal = bytes(bytesTotal);
-    this.#bytesLeft = bytes(bytesLeft);
+    this.#received.announced(bytesTotal, bytesLeft);
     if (isFinal(this.#state)) return false;
     if (!ANNOUNCED.includes(state)) return true;
     const next = state as MigrationState;
@@ -322,15 +237,8 @@ export class TargetMigration {
     if (this.#offered && next !== 'cutover')
       throw new MigrateFsError('FAILED_PRECONDITION', `phase ${next} after the cutover offer`);
     this.#transitionTo(next);
-    if (next === 'mirroring') this.#onInSync();
+    if (next === 'mirroring') this.#gate.onInSync();
     return true;
-  }
-
-  /** Guests that came during a cutover that failed, or before a break, get what they asked for after all. */
-  #onInSync(): void {
-    this.#cutoverRequested = false;
-    if (this.terms.cutover === 'on-first-write') this.#requestCutover();
-    else if (this.#held.refuseAll() > 0) this.#setModes();
   }
 
   #onOffer(generations: readonly number[]): void {
@@ -360,9 +268,8 @@ export class TargetMigration {
       return;
     }
     // Held writes come first: what a guest writes from now on must not be overtaken by what it wrote before.
-    const bySlot = new Map(this.images.map((image) => [image.slot, image]));
-    this.#cutoverStall = this.#held.releaseAll((request) => bySlot.get(request.slot)!.perform(request));
-    this.#bytesLeft = 0;
+    this.#cutoverStall = this.#gate.open();
+    this.#received.complete();
     this.#transitionTo('completed');
     this.#reception?.connection.send({ cutoverTaken: {} });
     for (const { slot } of this.images) table.setUncached(slot, false);
@@ -400,8 +307,7 @@ export class TargetMigration {
 
   #onLost(reason: MigrateFsError): void {
     this.#reception = undefined;
-    this.#held.setConnected(false);
-    this.#cutoverRequested = false;
+    this.#gate.setConnected(false);
     if (isFinal(this.#state) || this.#state === 'interrupted') return;
     if (this.#state === 'preparing') this.#giveUp(reason);
     else this.#interrupt(reason);
@@ -414,14 +320,13 @@ export class TargetMigration {
   }
 
   #interrupt(reason = new MigrateFsError('UNAVAILABLE', 'the source connected anew')): void {
-    this.#cutoverRequested = false;
     this.#transitionTo('interrupted', plainError(reason));
   }
 
   #drop(): void {
     const reception = this.#reception;
     this.#reception = undefined;
-    this.#held.setConnected(false);
+    this.#gate.setConnected(false);
     reception?.connection.close();
   }
 
@@ -450,7 +355,7 @@ export class TargetMigration {
   }
 
   async #remove(): Promise<void> {
-    this.#held.refuseAll();
+    this.#gate.refuseAll();
     await this.#drained();
     await this.#release(true);
   }
