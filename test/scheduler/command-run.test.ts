@@ -1,6 +1,6 @@
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { existsSync, readFileSync, statSync } from 'node:fs';
+import { existsSync, readFileSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import t from 'tap';
@@ -11,6 +11,7 @@ import { systemClock } from '../../src/leaves/clock.js';
 import { millis } from '../../src/leaves/units.js';
 import { unwatched } from '../support/run.js';
 import { guardProcess, releaseProcess, scratchDir } from '../support/scratch.js';
+import { smallDisk } from '../support/small-disk.js';
 import { waitFor } from '../support/wait-for.js';
 
 const STARTER = fileURLToPath(new URL('../support/run-starter-process.js', import.meta.url));
@@ -58,7 +59,7 @@ t.test('its starter is killed: it goes on, and the next one finds its result', a
   releaseProcess(child.pid!);
   const run = new CommandRun(join(folder, 'run'), systemClock);
   await run.start(command, env);
-  t.same(await run.end(), { status: 0 });
+  t.same(await run.end(), { status: 0, how: 'ended' });
   t.equal(linesOf(file), 2, 'begun once, ended once');
 });
 
@@ -68,7 +69,7 @@ t.test('killed with all that it started; a run that has not begun never will', a
   const run = new CommandRun(join(folder, 'run'), systemClock);
   await run.start(sh(`sleep 300 & echo $! >"${pidFile}"; wait`), env);
   await waitFor(() => linesOf(pidFile) === 1, 'it runs');
-  t.same(await run.kill(), { status: 143 });
+  t.same(await run.kill(), { status: 143, how: 'ended' });
   const pid = Number(readFileSync(pidFile, 'utf8'));
   await waitFor(
     () => !existsSync(`/proc/${pid}`) || / Z /.test(readFileSync(`/proc/${pid}/stat`, 'utf8')),
@@ -79,7 +80,7 @@ t.test('killed with all that it started; a run that has not begun never will', a
   await late.kill();
   const file = join(folder, 'count');
   await late.start(sh(`echo x >>"${file}"`), env);
-  t.same(await late.end(), { status: undefined });
+  t.same(await late.end(), { status: undefined, how: 'not-begun' });
   t.equal(linesOf(file), 0);
 });
 
@@ -91,14 +92,14 @@ t.test('a command that has just succeeded is not undone by the kill', async (t) 
     env,
   );
   await waitFor(() => existsSync(join(folder, 'ready')), 'it runs');
-  t.same(await run.kill(), { status: 0 }, 'its own word counts');
+  t.same(await run.kill(), { status: 0, how: 'ended' }, 'its own word counts');
 });
 
 t.test('its output is bounded, and does not stop it', async (t) => {
   const folder = scratchDir(t, 'run');
   const run = new CommandRun(join(folder, 'run'), systemClock);
   await run.start(sh('head -c 3000000 /dev/zero; exit 5'), env);
-  t.same(await run.end(), { status: 5 });
+  t.same(await run.end(), { status: 5, how: 'ended' });
   await waitFor(() => statSync(run.outputFile).size === 65_536, 'what it printed first is kept');
 });
 
@@ -163,4 +164,64 @@ t.test('the driver tells its command what to move, and says why it failed', asyn
   await t.rejects(slow.move(job, never), { code: 'DEADLINE_EXCEEDED', message: /took longer than 300 ms/ });
   bad.forget('t1');
   t.notOk(existsSync(join(folder, 'bad', 't1')));
+});
+
+t.test('a disk that becomes full does not make a success look like a failure', async (t) => {
+  const folder = scratchDir(t, 'full');
+  await smallDisk(t, folder, 1 << 20);
+  const run = new CommandRun(join(folder, 'run'), systemClock);
+  const fill = `cat /dev/zero >"${folder}/ballast" 2>/dev/null; echo 12345 >"${folder}/more"`;
+  await run.start(sh(`${fill} && exit 9; exit 0`), env);
+  t.same(await run.end(), { status: 0, how: 'ended' }, '9: the disk was not full');
+
+  // Ten times as fast: that nobody makes the claim is waited for.
+  const clock = { ...systemClock, now: () => millis(systemClock.now() * 10) };
+  const late = new CommandRun(join(folder, 'late'), clock);
+  const file = join(scratchDir(t, 'elsewhere'), 'count');
+  await late.start(sh(`echo x >"${file}"`), env);
+  t.same(await late.end(), { status: undefined, how: 'not-begun' }, 'one that does not fit does not begin');
+  t.equal(linesOf(file), 0);
+});
+
+t.test('a claim that could not be written is none, and keeps others from making one', async (t) => {
+  const folder = scratchDir(t, 'run');
+  writeFileSync(join(folder, 'claim'), '');
+  const run = new CommandRun(folder, systemClock);
+  await run.start(sh(`echo x >>"${folder}/count"`), env);
+  t.same(await run.end(), { status: undefined, how: 'not-begun' });
+  t.equal(linesOf(join(folder, 'count')), 0);
+});
+
+t.test('whether a move has succeeded is not known when nobody recorded its end', async (t) => {
+  const folder = scratchDir(t, 'driver');
+  const back = join(folder, 'back');
+  const driver = new ExecDriver({
+    timeout: millis(10_000),
+    folder: join(folder, 'runs'),
+    clock: systemClock,
+    env,
+    command: sh('sleep 300'),
+    rollback: sh(`echo x >>"${back}"`),
+  });
+  const moving = driver.move(job, never);
+  const claim = join(folder, 'runs', 't1', 'move-2', 'claim');
+  const status = join(folder, 'runs', 't1', 'move-2', 'status');
+  await waitFor(() => existsSync(claim) && existsSync(status), 'it runs');
+  process.kill(-Number(readFileSync(claim, 'utf8').split(' ')[0]), 'SIGKILL');
+  await t.rejects(moving, { code: 'ABORTED', message: /is gone, and how it ended is not recorded/ });
+  await t.rejects(driver.stop(job), { code: 'UNAVAILABLE', message: /how it ended is not recorded/ });
+});
+
+t.test('a command that does not end when it is told to is killed, and has not succeeded', async (t) => {
+  const folder = scratchDir(t, 'run');
+  const run = new CommandRun(join(folder, 'run'), systemClock);
+  await run.start(sh(`trap "" TERM; echo x >"${folder}/ready"; sleep 300`), env);
+  await waitFor(() => existsSync(join(folder, 'ready')), 'it runs');
+  // Its grace passes at once.
+  const clock = {
+    ...systemClock,
+    after: (_: number, then: () => void) => systemClock.after(millis(50), then),
+  };
+  t.same(await new CommandRun(run.folder, clock).kill(), { status: undefined, how: 'killed' });
+  t.same(await run.end(), { status: undefined, how: 'killed' }, 'which is remembered');
 });

@@ -1,4 +1,5 @@
 import t from 'tap';
+import { MigrateFsError } from '../../src/leaves/errors.js';
 import { millis } from '../../src/leaves/units.js';
 import { BEGIN, SchedulerWorld } from '../support/scheduler-world.js';
 
@@ -62,7 +63,6 @@ t.test('a driver that fails is rolled back, and the migration is cancelled', asy
 
 t.test('a rollback that fails is said in the error', async (t) => {
   const world = await SchedulerWorld.open(t);
-  const { MigrateFsError } = await import('../../src/leaves/errors.js');
   world.driver.rollbackError = new MigrateFsError('ABORTED', 'the rollback command ended with status 9');
   const { id } = await world.submit();
   await world.untilState(id, 'copying');
@@ -224,4 +224,30 @@ t.test('a deadline that passes before the start fails the task with why it waite
   const task = await world.untilState(third.id, 'failed');
   t.match(task.error, { code: 'DEADLINE_EXCEEDED', message: /^its deadline passed before it could start: / });
   t.ok(world.clock.wall() >= BEGIN + 120_000);
+});
+
+t.test('a driver that fails after the VM has written on the target: nothing is undone there', async (t) => {
+  const world = await SchedulerWorld.open(t);
+  const { id } = await world.submit();
+  await world.untilState(id, 'copying');
+  world.hosts.set('m1', 'mirroring');
+  await world.untilState(id, 'handing-over');
+  world.hosts.set('m1', 'completed');
+  world.driver.end(id, 'failed');
+  const task = await world.untilState(id, 'failed');
+  t.equal(world.driver.rollbacks, 0, 'at the source its disks are fenced');
+  t.match(task.error?.message, /status 3; b owns the images all the same: the VM has to run there/);
+});
+
+t.test('a driver that cannot tell, and a VM that has written on the target: the task is done', async (t) => {
+  const world = await SchedulerWorld.open(t);
+  const { id } = await world.submit();
+  await world.untilState(id, 'copying');
+  world.hosts.set('m1', 'mirroring');
+  await world.untilState(id, 'handing-over');
+  world.hosts.set('m1', 'completed');
+  world.driver.stopError = new MigrateFsError('UNAVAILABLE', 'how it ended is not recorded');
+  world.driver.end(id, 'failed');
+  await world.untilState(id, 'done');
+  t.match(world.texts(id).join('\n'), /the VM has written on b \(how it ended is not recorded\)/);
 });

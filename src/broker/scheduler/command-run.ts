@@ -17,15 +17,17 @@ const LAST_LINE_MAX = 200;
 const POLL = millis(50);
 /** Between SIGTERM and SIGKILL. */
 const TERM_GRACE = millis(5_000);
-/** The claim of a run that must not begin. */
+const STATUS = /^\d{1,3}$/;
+/** The claim of a run that must not begin. One that is empty, for want of space, says the same. */
 const FORBIDDEN = 'forbidden';
 /** A wrapper that has not claimed the run by then never will: it could not be started, or died. */
 const CLAIM_MAX = millis(10_000);
 
 /**
  * `sh -c WRAPPER sh FOLDER MAX COMMAND...`, in a session of its own. Whoever makes the claim, a file that holds its identity
- * from the moment it exists, runs the command; a second wrapper for the same folder does nothing. Claim and exit status
- * are on disk before anything depends on them.
+ * from the moment it exists, runs the command; a second wrapper for the same folder does nothing. The file `status` is there
+ * before the command begins, says that its end is not known, and is overwritten in place when it is: a disk that has become
+ * full must not make a success look like a failure. All are on disk before anything depends on them.
  */
 const WRAPPER = `
 folder=$1 max=$2
@@ -35,25 +37,33 @@ trap : TERM
 line=$(cat "/proc/$$/stat") || exit 125
 line=\${line##*) }
 set -f
-own="$folder/claim.$$"
-(set -- $line; echo "$$ \${20} $(cat /proc/sys/kernel/random/boot_id)") >"$own" || exit 125
-sync "$own" 2>/dev/null
-ln "$own" "$folder/claim" 2>/dev/null || { rm -f "$own"; exit 0; }
+own="$folder/claim.$$" end="$folder/status.$$"
+give_up() { rm -f "$own" "$end"; exit 125; }
+(set -- $line; echo "$$ \${20} $(cat /proc/sys/kernel/random/boot_id)") >"$own" || give_up
+printf '%-7s\\n' unknown >"$end" || give_up
+sync "$own" "$end" 2>/dev/null
+ln "$own" "$folder/claim" 2>/dev/null || { rm -f "$own" "$end"; exit 0; }
 rm -f "$own"
-mkfifo "$folder/pipe" || exit 125
+mkfifo "$folder/pipe" || give_up
 # It must outlive the command, which would die of writing to nobody.
 { trap '' TERM; head -c "$max" >"$folder/output"; cat >/dev/null; } <"$folder/pipe" &
 exec 3>"$folder/pipe"
 rm -f "$folder/pipe"
+mv "$end" "$folder/status" || give_up
+sync "$folder" 2>/dev/null
 "$@" </dev/null >&3 2>&1 3>&-
-echo "$?" >"$folder/status.part"
-sync "$folder/status.part" 2>/dev/null
-mv "$folder/status.part" "$folder/status"
+printf '%-7s\\n' "$?" 1<>"$folder/status"
+sync "$folder/status" 2>/dev/null
 `;
 
 export interface CommandResult {
-  /** Exit status; undefined: it was killed, or nobody knows. */
+  /** Exit status; undefined: it has not said any. */
   readonly status: number | undefined;
+  /**
+   * `ended`: by itself, with that status. `killed`: by this program before it said anything. `not-begun`: and it never will.
+   * `unknown`: it was begun, and is gone.
+   */
+  readonly how: 'ended' | 'killed' | 'not-begun' | 'unknown';
 }
 
 /** One run, named by its folder: the same folder means the same run, in this process and after it. */
@@ -78,7 +88,7 @@ export class CommandRun {
   /** Starts the command unless that was done already. UNAVAILABLE: no process could be made. */
   async start(command: readonly string[], env: NodeJS.ProcessEnv): Promise<void> {
     if (this.#read('claim') !== undefined) return;
-    mkdirSync(this.folder, { recursive: true, mode: 0o700 });
+    this.#makeFolder();
     const wrapper = spawn(
       '/bin/sh',
       ['-c', WRAPPER, 'sh', this.folder, String(OUTPUT_BYTES_MAX), ...command],
@@ -102,12 +112,10 @@ export class CommandRun {
     const asked = this.#clock.now();
     for (;;) {
       const status = this.#status();
-      if (status !== undefined) return { status };
+      if (status !== undefined) return { status, how: 'ended' };
       if (this.#clock.now() - asked > CLAIM_MAX) this.#forbid();
       const identity = this.#identity();
-      // It may have ended between the two looks.
-      if (identity ? !isRunning(identity) : this.#read('claim') === FORBIDDEN)
-        return { status: this.#status() };
+      if (identity ? !isRunning(identity) : this.#read('claim') !== undefined) return this.#result();
       await pause(this.#clock, POLL, signal);
     }
   }
@@ -116,10 +124,13 @@ export class CommandRun {
   async kill(): Promise<CommandResult> {
     this.#forbid();
     const identity = this.#identity();
-    if (!identity || this.#status() !== undefined || !isRunning(identity)) return { status: this.#status() };
+    if (!identity || this.#status() !== undefined || !isRunning(identity)) return this.#result();
     signalGroup(identity.pid, 'SIGTERM');
     const end = this.end();
-    const forget = this.#clock.after(TERM_GRACE, () => signalGroup(identity.pid, 'SIGKILL'));
+    const forget = this.#clock.after(TERM_GRACE, () => {
+      this.#noteKill();
+      signalGroup(identity.pid, 'SIGKILL');
+    });
     try {
       return await end;
     } finally {
@@ -141,7 +152,16 @@ export class CommandRun {
 
   #status(): number | undefined {
     const text = this.#read('status');
-    return text === undefined || text === '' ? undefined : Number(text);
+    return text !== undefined && STATUS.test(text) ? Number(text) : undefined;
+  }
+
+  /** Of one that is not running. */
+  #result(): CommandResult {
+    // It may have ended between two looks.
+    const status = this.#status();
+    if (status !== undefined) return { status, how: 'ended' };
+    if (this.#read('status') === undefined) return { status, how: 'not-begun' };
+    return { status, how: this.#read('killed') === undefined ? 'unknown' : 'killed' };
   }
 
   #identity(): ProcessIdentity | undefined {
@@ -151,11 +171,29 @@ export class CommandRun {
 
   /** Unless a wrapper has made the claim, none will: one may have been started by a process that is gone. */
   #forbid(): void {
+    this.#makeFolder();
     try {
-      mkdirSync(this.folder, { recursive: true, mode: 0o700 });
       writeFileSync(join(this.folder, 'claim'), FORBIDDEN, { flag: 'wx' });
     } catch (error) {
-      if ((error as NodeJS.ErrnoException).code !== 'EEXIST') throw error;
+      if (this.#read('claim') === undefined) throw noRoom(this.folder, error);
+    }
+  }
+
+  /** Its shell is killed with it, and cannot say how it ended; without a note, nobody knows. */
+  #noteKill(): void {
+    try {
+      writeFileSync(join(this.folder, 'killed'), '');
+    } catch {
+      // The disk is full.
+    }
+  }
+
+  /** RESOURCE_EXHAUSTED. */
+  #makeFolder(): void {
+    try {
+      mkdirSync(this.folder, { recursive: true, mode: 0o700 });
+    } catch (error) {
+      throw noRoom(this.folder, error);
     }
   }
 
@@ -167,6 +205,15 @@ export class CommandRun {
     }
   }
 }
+
+const noRoom = (folder: string, cause: unknown): MigrateFsError =>
+  new MigrateFsError(
+    'RESOURCE_EXHAUSTED',
+    `cannot write to ${folder}: ${(cause as Error).message}: make room`,
+    {
+      cause,
+    },
+  );
 
 const signalGroup = (leader: number, signal: NodeJS.Signals): void => {
   try {

@@ -35,8 +35,11 @@ export class ExecDriver implements HypervisorDriver {
   }
 
   async stop(job: MoveJob): Promise<'moved' | 'not-moved'> {
-    const { status } = await this.#runOf(job, 'move').kill();
-    return status === 0 ? 'moved' : 'not-moved';
+    const run = this.#runOf(job, 'move');
+    const result = await run.kill();
+    if (result.how === 'unknown')
+      throw new MigrateFsError('UNAVAILABLE', `the driver ${endWords(result)}: see ${run.outputFile}`);
+    return result.status === 0 ? 'moved' : 'not-moved';
   }
 
   async rollBack(job: MoveJob, signal: AbortSignal): Promise<void> {
@@ -79,8 +82,14 @@ export class ExecDriver implements HypervisorDriver {
   }
 }
 
-const endWords = ({ status }: CommandResult): string =>
-  status === undefined ? 'was killed, or could not be run' : `ended with status ${status}`;
+const END_WORDS = {
+  killed: 'was killed',
+  'not-begun': 'could not be run',
+  unknown: 'is gone, and how it ended is not recorded',
+} as const;
+
+const endWords = ({ status, how }: CommandResult): string =>
+  how === 'ended' ? `ended with status ${status}` : END_WORDS[how];
 
 const shown = (run: CommandRun): string => {
   const line = run.lastLine();

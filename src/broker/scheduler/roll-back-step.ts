@@ -4,6 +4,7 @@ import { MigrateFsError } from '../../leaves/errors.js';
 import type { MoveJob } from './hypervisor-driver.js';
 import { cancelMigration, findMigration } from './migration-cancel.js';
 import type { RunContext } from './run-context.js';
+import { targetOwns } from './target-ownership.js';
 
 /** An error: the driver cannot tell. */
 const stopMove = async (
@@ -26,19 +27,23 @@ export const rollBack = async (context: RunContext, stop: AbortSignal): Promise<
   if (state.driven) {
     const job = context.job(migrationId!);
     const outcome = await stopMove(context, job);
-    if (outcome instanceof MigrateFsError) {
+    const owned = outcome !== 'moved' && (await targetOwns(context.env.hosts, context.task, stop)) === true;
+    if (outcome instanceof MigrateFsError && !owned) {
       // Cancelling would take the images from a VM that may run on the target.
       const message = `${state.error.message}; whether the driver had moved the VM is not known (${outcome.message}): see where it runs, then \`migratefs cutover\` or \`migratefs cancel\` ${migrationId} at ${source}`;
       return context.enter({ kind: 'failed', error: { code: state.error.code, message } }, message);
     }
-    if (outcome === 'moved')
+    if (outcome !== 'not-moved')
       return context.enter(
         { kind: 'finishing', migrationId: migrationId! },
-        'too late to cancel: the driver had moved the VM',
+        outcome === 'moved'
+          ? 'too late to cancel: the driver had moved the VM'
+          : `the VM has written on ${target} (${outcome.message})`,
         { vmMoved: true, cancelWanted: false },
       );
     try {
-      await context.driver().rollBack(job, stop);
+      // At the source its disks are fenced by now.
+      if (!owned) await context.driver().rollBack(job, stop);
     } catch (error) {
       stop.throwIfAborted();
       if (!(error instanceof MigrateFsError)) throw error;
