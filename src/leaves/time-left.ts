@@ -65,16 +65,28 @@ export interface Change {
 }
 
 /** `timeLeft` as it would be at another network rate, or with the guests' writes limited. */
-export const timeLeftWith = (load: TransferLoad, change: Change): TimeLeft | undefined => {
+export const timeLeftWith = (load: TransferLoad, change: Change): TimeLeft | undefined =>
+  timeLeft(changed(load, change));
+
+/** Its `expected` alone, in milliseconds: a third of the work, for who compares many changes. */
+export const expectedLeftWith = (load: TransferLoad, change: Change): Millis | undefined => {
+  const given = changed(load, change);
+  if (given.left === 0) return millis(0);
+  if (!(given.netRate > 0)) return undefined;
+  const tame = tamed(given);
+  return tame.netRate === 0 ? millis(MILLIS_MAX) : inMillis(courseSeconds(tame, 1, 1));
+};
+
+const changed = (load: TransferLoad, change: Change): TransferLoad => {
   const { netRate = load.netRate, writeLimit = Number.POSITIVE_INFINITY } = change;
   const share = load.writeRate > writeLimit ? writeLimit / load.writeRate : 1;
-  return timeLeft({
+  return {
     ...load,
     netRate,
     writeRate: load.writeRate * share,
     dirtyRate: load.dirtyRate * share,
     dirtyDeviation: load.dirtyDeviation * share,
-  });
+  };
 };
 
 /** What the model itself is wrong by, even for a load that never changes. */
@@ -141,7 +153,7 @@ const courseSeconds = (load: TransferLoad, netFactor: number, writeFactor: numbe
   const dirty = segments.reduce((sum, segment) => sum + segment.dirty, 0);
   const writeRate = load.writeRate * writeFactor;
   return secondsLeft({
-    stretches: segments.map((segment, i) => ({ ...segment, workingSet: workingSets[i]! })),
+    stretches: segments.map(({ ahead, dirty }, i) => ({ ahead, dirty, workingSet: workingSets[i]! })),
     inFlight: Math.max(0, load.left - dirty),
     allocated,
     net: load.netRate * netFactor,

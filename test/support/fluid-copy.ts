@@ -3,9 +3,11 @@
  * seconds. The constants are those of the source's image-group.
  */
 import type { TransferLoad } from '../../src/leaves/time-left.js';
+import { SEGMENTS } from '../../src/leaves/time-left.js';
 import { bytes } from '../../src/leaves/units.js';
 
-const CELLS = 32;
+/** As many as a snapshot has. */
+const CELLS = SEGMENTS;
 const CONVERGE_BYTES = 4 * 1024 * 1024;
 const CONVERGE_SECONDS = 0.5;
 const ROUND_SHRINK_MIN = 0.8;
@@ -95,8 +97,9 @@ export class FluidCopy {
   /** Bytes that became dirty: only a clean block can. */
   #write(amount: number): number {
     let dirtied = 0;
+    const part = -Math.expm1(-amount / this.#size);
     for (let i = 0; i < CELLS; i++) {
-      const more = (this.#cell - this.#dirty[i]!) * -Math.expm1(-amount / this.#size);
+      const more = (this.#cell - this.#dirty[i]!) * part;
       this.#dirty[i]! += more;
       dirtied += more;
     }

@@ -1,6 +1,6 @@
 /** The weakest limit of the guest's writes that makes Expression 1 hold again, applied late and released early. */
 import type { TransferLoad } from '../../leaves/time-left.js';
-import { timeLeftWith } from '../../leaves/time-left.js';
+import { expectedLeftWith } from '../../leaves/time-left.js';
 import type { BytesPerSecond } from '../../leaves/units.js';
 import { bytesPerSecond, millis, UNLIMITED } from '../../leaves/units.js';
 import type { Case, Decision, DiskMemory, Observation } from './decision.js';
@@ -109,12 +109,13 @@ const nextLimit = (
   if (!isCopying(state) && state !== 'interrupted' && state !== 'paused') return none(0);
   if (deadline === undefined || deadline <= at) return none(load.writeRate);
   if (ratio === undefined || timeToDeadline === undefined) return { limit: before, memory, action: 'keep' };
-  if (ratio > terms.warning) return none(load.writeRate);
+  // Under a limit the ratio says how little a limited guest leaves, not that the limit is superfluous.
+  if (before === UNLIMITED && ratio > terms.warning) return none(load.writeRate);
 
   const demand = demandOf(load, before, memory);
   const needed = (wanted: number, limit: BytesPerSecond): number => {
-    const left = timeLeftWith(writing(load, wanted), { netRate, writeLimit: limit });
-    return left === undefined ? Number.POSITIVE_INFINITY : left.expected + terms.vmmTime;
+    const left = expectedLeftWith(writing(load, wanted), { netRate, writeLimit: limit });
+    return left === undefined ? Number.POSITIVE_INFINITY : left + terms.vmmTime;
   };
   const required = requiredRatio(terms.warning);
   const slack = Math.max(DISK_SLACK, 2 * (at - memory.at));

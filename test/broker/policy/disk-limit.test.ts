@@ -178,9 +178,18 @@ t.test('a limit in force', async (t) => {
       t.equal(next(subject, observationOf(pressing, state), limited).limit, UNLIMITED, state);
     t.equal(next(subject, observationOf(pressing, 'bulk-copy', 30_001), limited).limit, UNLIMITED);
   });
-  t.test('goes above the ratio of a warning', async (t) => {
+  t.test('goes where there is time enough for all that the guest wants', async (t) => {
     t.equal(next(due(1_000), observationOf(pressing), limited).limit, UNLIMITED);
   });
+  t.test(
+    'stays although a limited guest leaves so little that the ratio is above that of a warning',
+    async (t) => {
+      // 15 MB at 30 MB/s are 0.5 s of 3.
+      const ending = observationOf({ ...pressing, left: bytes(15 * MB) }, 'dirty-resend', 27_000);
+      t.ok(laxity(subject, ending, undefined).ratio! > subject.terms.warning);
+      t.not(next(subject, ending, limited).limit, UNLIMITED);
+    },
+  );
 });
 
 t.test(
