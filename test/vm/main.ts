@@ -1,11 +1,14 @@
 /**
  * `npm run test:vm -- [--rounds 20] [--only TEXT] [--seed N]`: real virtual machines that move live, in every combination
- * of image format, cache mode, number of disks and write rate, and then the usual one again and again.
+ * of image format, cache mode, number of disks and write rate, then under libvirt where it is installed, and then the usual
+ * one again and again.
  */
 import { Command } from 'commander';
 import { formatTable } from '../../bench/table.js';
 import { withCleanup } from '../support/cleanup.js';
 import { seedFromEnvironment } from '../support/random.js';
+import { libvirtMissing } from './libvirt-host.js';
+import { LIBVIRT_CASES } from './libvirt-migration.js';
 import { DEFAULT_CASE, runVmCase, type VmCase, type VmReport } from './live-migration.js';
 
 const say = (text: string): void => void process.stdout.write(`${text}\n`);
@@ -50,6 +53,7 @@ const rowOf = (
 say(`seed ${seed}`);
 const rows: string[][] = [];
 let failures = 0;
+let libvirtRuns = 0;
 for (const [index, vmCase] of cases.entries()) {
   try {
     const report = await withCleanup((t) => runVmCase(t, vmCase, seed + index));
@@ -62,6 +66,16 @@ for (const [index, vmCase] of cases.entries()) {
     say(`FAIL ${vmCase.name}: ${(error as Error).message}`);
   }
 }
+const libvirtCases = LIBVIRT_CASES.filter(({ name }) => name.includes(only));
+const missing = libvirtCases.length > 0 ? libvirtMissing() : undefined;
+if (missing !== undefined) say(`left out ${libvirtCases.length} cases of libvirt: ${missing}`);
+for (const [index, { name, run }] of (missing === undefined ? libvirtCases : []).entries()) {
+  const faults = await withCleanup((t) => run(t, seed + index)).catch((error: Error) => [error.message]);
+  say(`${faults.length === 0 ? 'ok  ' : 'FAIL'} ${name}`);
+  for (const fault of faults) say(`       ${fault}`);
+  if (faults.length > 0) failures += 1;
+  libvirtRuns += 1;
+}
 say(
   '\nMB/s that the guest wrote; seconds until in sync; milliseconds of downtime (QEMU), silence, first write',
 );
@@ -71,5 +85,6 @@ say(
     rows,
   ),
 );
-say(`${cases.length} runs, ${failures} failed`);
-process.exitCode = failures === 0 && cases.length > 0 ? 0 : 1;
+const runs = cases.length + libvirtRuns;
+say(`${runs} runs, ${failures} failed`);
+process.exitCode = failures === 0 && runs > 0 ? 0 : 1;

@@ -43,6 +43,8 @@ export interface LibvirtDriverOptions {
   readonly log: LogSink;
   /** What virsh inherits. */
   readonly env: NodeJS.ProcessEnv;
+  /** What libvirt needs to clear up, at most. */
+  readonly settleMax?: Millis;
 }
 
 /** Never `--copy-storage-*`; never `--postcopy`: a VM that is in two halves cannot be rolled back. */
@@ -52,7 +54,6 @@ const PERSISTENT_FLAGS = ['--persistent', '--undefinesource'];
 
 const PROGRESS_INTERVAL = millis(1_000);
 const LOOK_INTERVAL = millis(250);
-/** What libvirt needs to clear up, at most. */
 const SETTLE_MAX = millis(10_000);
 /** Of a cancellation; and for a virsh that has not come as far as a migration. */
 const CANCEL_MAX = millis(60_000);
@@ -225,7 +226,7 @@ export class LibvirtDriver implements HypervisorDriver {
 
   /** Where the VM is once no migration is under way, and once libvirt has cleared up. */
   async #settled(job: MoveJob, signal?: AbortSignal): Promise<View> {
-    const { clock } = this.#options;
+    const { clock, settleMax = SETTLE_MAX } = this.#options;
     const sides = this.#sides(job);
     let began = clock.now();
     for (;;) {
@@ -236,7 +237,7 @@ export class LibvirtDriver implements HypervisorDriver {
         const target = await this.#seen(sides.target, job, signal);
         const view = { ...placeOf(source, target), source, target };
         const settled = view.settled && sends !== 'unknown';
-        if (settled || clock.now() - began > SETTLE_MAX)
+        if (settled || clock.now() - began > settleMax)
           return sends === 'unknown' ? { ...view, kind: 'unknown' } : view;
       }
       await pause(clock, LOOK_INTERVAL, signal);
