@@ -54,12 +54,15 @@ export class Unmounting {
         `this daemon serves ${own}, not ${mountpoint}: name the other one's control address with --server`,
       );
     if (!lazy) await this.#refuseWhileMigrating();
-    const holders = await mountHolders(own);
     const copies = await mountCopies(own);
+    const holders: Holder[] = [];
     try {
-      await this.#options.fileSystem.detach({ lazy });
+      await this.#options.fileSystem.detach({ lazy: false });
     } catch (error) {
-      throw holders.length === 0 ? error : this.#inUse(holders, error);
+      // Only now, because it reads through every process of the host.
+      holders.push(...(await mountHolders(own)));
+      if (!lazy) throw holders.length === 0 ? error : this.#inUse(holders, error);
+      await this.#options.fileSystem.detach({ lazy });
     }
     this.#detached = true;
     if (holders.length > 0)
