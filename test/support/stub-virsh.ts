@@ -1,5 +1,5 @@
 /** A `virsh` for hosts that exist as folders only: what it is asked is kept, what it answers is what the test has put there. */
-import { appendFileSync, existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 
 export const STUB_UUID = 'c963885b-acad-4f93-91d3-618868dc1ab4';
@@ -17,6 +17,7 @@ H=$W/\${host%%/*}
 shift 3
 case $1 in
   migrate*|destroy|resume|domjobabort) echo "$(basename "$H") $*" >>"$W/log" ;;
+  *) echo "$(basename "$H") $1" >>"$W/questions" ;;
 esac
 fail() { echo "error: $1" >&2; exit 1; }
 [ ! -e "$H/hangs" ] || exec sleep 60
@@ -116,8 +117,12 @@ export class StubVirsh {
     return this.get('log')!.split('\n').filter(Boolean);
   }
 
+  /** What was asked, `HOST COMMAND`. */
+  get asked(): readonly string[] {
+    return this.get('questions')?.split('\n') ?? [];
+  }
+
   forgetWhatItWasTold(): void {
-    appendFileSync(join(this.#world, 'log'), '');
     this.set('log', '');
   }
 }

@@ -181,6 +181,28 @@ const moved = async (t: Teardown, run: number, interrupted: boolean): Promise<st
   return [...faults, ...(await faultsOf(cloud, target))];
 };
 
+/** Without a scheduler: the commands of docs/HYPERVISORS.md, and what libvirt says without `--unsafe`. */
+const movedByHand = async (t: Teardown, run: number): Promise<string[]> => {
+  const cloud = await startCloud(t, run);
+  const { source, target } = cloud;
+  await keepRam(source);
+  const to = target.host.daemon.dataAddress;
+  const copied = await source.host.daemon.cli(['migrate', IMAGE, '--to', to, '--until', 'in-sync']);
+  if (copied.code !== 0) return [`migratefs migrate: ${copied.stderr}`];
+  const uris = ['--desturi', target.libvirt.uri, '--migrateuri', `tcp://${target.name}`];
+  const migrate = ['migrate', '--live', '--p2p', '--abort-on-error', '--persistent', '--undefinesource'];
+  const refused = await source.libvirt.virsh(...migrate, '--domain', VM, ...uris).catch(String);
+  const faults = /Unsafe migration/.test(refused) ? [] : [`without --unsafe: ${refused}`];
+  const ready = keepRam(target);
+  ready.catch(() => undefined);
+  await source.libvirt.virsh(...migrate, '--unsafe', '--domain', VM, ...uris);
+  await ready;
+  await target.console.acknowledges(1);
+  const { stdout } = await source.host.daemon.cli(['images', IMAGE, '--json']);
+  if (!/fenced/.test(stdout)) faults.push(`migratefs images at the source: ${stdout}`);
+  return [...faults, ...(await faultsOf(cloud, target))];
+};
+
 /** The VM stays, whatever was begun at the target is gone, and the task says why. */
 const stays = async (
   t: Teardown,
@@ -208,6 +230,7 @@ export interface LibvirtCase {
 export const LIBVIRT_CASES: readonly LibvirtCase[] = [
   { name: 'libvirt: moved', run: (t, run) => moved(t, run, false) },
   { name: 'libvirt: scheduler killed meanwhile', run: (t, run) => moved(t, run, true) },
+  { name: 'libvirt: moved by hand', run: movedByHand },
   {
     name: 'libvirt: cancelled while RAM is sent',
     run: (t, run) =>
