@@ -45,6 +45,14 @@ export const taskTable = (tasks: readonly TaskSnapshot[], now: Millis): string =
         ]),
       ]);
 
+/** What its driver says of the VM; empty: nothing. */
+const moveWords = ({ ramSent, ramLeft, vmDowntime }: TaskSnapshot): string =>
+  [
+    ...(ramSent === undefined ? [] : [`RAM ${formatSize(ramSent)} sent`]),
+    ...(ramLeft === undefined ? [] : [`${formatSize(ramLeft)} left`]),
+    ...(vmDowntime === undefined ? [] : [`stood still for ${formatDuration(vmDowntime)}`]),
+  ].join(', ');
+
 const instant = (at: Millis | undefined): string => (at === undefined ? '-' : new Date(at).toISOString());
 
 export const taskDetails = (task: TaskSnapshot, decisions: readonly TaskDecision[], now: Millis): string => {
@@ -69,6 +77,7 @@ export const taskDetails = (task: TaskSnapshot, decisions: readonly TaskDecision
     ...(task.migrationId === undefined
       ? []
       : [['migration', `${task.migrationId} at ${task.source}, attempt ${task.attempt}`] as const]),
+    ...(moveWords(task) === '' ? [] : [['VM', moveWords(task)] as const]),
     ...(task.error ? [['error', `${task.error.code}: ${task.error.message}`] as const] : []),
     ['images', task.images.join(', ')],
   ];
@@ -88,5 +97,6 @@ export const taskLine = (task: TaskSnapshot, now: Millis): string =>
       ? []
       : [`deadline ${deadlineWords(task, now)}`]),
     ...(task.laxity === undefined ? [] : [`laxity ${laxityWords(task)}`]),
+    ...(moveWords(task) === '' || isTaskFinal(task.state) ? [] : [moveWords(task)]),
     task.reason,
   ].join(', ');

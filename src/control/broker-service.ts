@@ -11,6 +11,7 @@ import {
 } from './broker-message.js';
 import type { BrokerMethod, BrokerMethods } from './broker-wire.js';
 import { unaryHandler } from './grpc-server.js';
+import { pageOf } from './page.js';
 
 type Handlers = {
   readonly [M in BrokerMethod]: (request: BrokerMethods[M][0]) => Promise<BrokerMethods[M][1]>;
@@ -18,7 +19,11 @@ type Handlers = {
 
 const handlersOf = (brokers: BrokerControl): Handlers => ({
   GetBroker: async ({ migrationId }) => brokerMessage(await brokers.get(checkedMigrationId(migrationId))),
-  ListBrokers: async () => ({ brokers: (await brokers.list()).map(brokerMessage) }),
+  ListBrokers: async ({ pageToken }) => {
+    const all = await brokers.list();
+    const { messages, nextPageToken } = pageOf(all, ({ migrationId: id }) => id, brokerMessage, pageToken);
+    return { brokers: messages, nextPageToken };
+  },
   SetBrokerPath: async ({ migrationId, path }) =>
     brokerMessage(await brokers.setPath(checkedMigrationId(migrationId), pathOf(path))),
   BackOff: async (request) => ({

@@ -1,5 +1,7 @@
 /** The messages of proto/broker.proto as the loader gives them: 64-bit integers as numbers, enums by name. */
 
+import type { PageRequest } from './page.js';
+
 export interface BrokerTermsMessage {
   readonly off?: boolean;
   readonly danger?: number;
@@ -47,6 +49,7 @@ interface GetBrokerRequest {
 
 interface ListBrokersResponse {
   readonly brokers: readonly BrokerMessage[];
+  readonly nextPageToken: string;
 }
 
 interface SetBrokerPathRequest {
@@ -69,7 +72,7 @@ interface BackOffResponse {
 /** Request and response of every method. */
 export interface BrokerMethods {
   readonly GetBroker: readonly [GetBrokerRequest, BrokerMessage];
-  readonly ListBrokers: readonly [Readonly<Record<string, never>>, ListBrokersResponse];
+  readonly ListBrokers: readonly [PageRequest, ListBrokersResponse];
   readonly SetBrokerPath: readonly [SetBrokerPathRequest, BrokerMessage];
   readonly BackOff: readonly [BackOffRequestMessage, BackOffResponse];
 }

@@ -10,6 +10,7 @@ import { GrpcChannel } from './grpc-channel.js';
 import { imageDescriptionOf } from './image-message.js';
 import type { ReceivedVerifyReport } from './migration-message.js';
 import { snapshotOf, statusOf, verifyReportOf, wholeKbPerS } from './migration-message.js';
+import { allPages } from './page.js';
 import { methodDefinition } from './service-definition.js';
 import type { StartOptions } from './start-request.js';
 import { startRequestMessage } from './start-request.js';
@@ -55,7 +56,10 @@ export class ControlClient implements Disposable {
   }
 
   async list(): Promise<readonly MigrationSnapshot[]> {
-    return (await this.#unary('ListMigrations', {})).migrations.map(snapshotOf);
+    return allPages(async (pageToken) => {
+      const { migrations, nextPageToken } = await this.#unary('ListMigrations', { pageToken });
+      return { items: migrations.map(snapshotOf), nextPageToken };
+    });
   }
 
   async setNetworkLimit(migrationId: string, limit: BytesPerSecond): Promise<MigrationSnapshot> {
@@ -121,7 +125,10 @@ export class ControlClient implements Disposable {
   }
 
   async brokers(): Promise<readonly BrokerSnapshot[]> {
-    return (await this.#unary('ListBrokers', {})).brokers.map(brokerSnapshotOf);
+    return allPages(async (pageToken) => {
+      const { brokers, nextPageToken } = await this.#unary('ListBrokers', { pageToken });
+      return { items: brokers.map(brokerSnapshotOf), nextPageToken };
+    });
   }
 
   async setBrokerPath(migrationId: string, path: readonly PathLink[]): Promise<BrokerSnapshot> {

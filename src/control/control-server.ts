@@ -13,6 +13,7 @@ import type { ControlServer, ListenerOptions } from './grpc-server.js';
 import { serveGrpc, unaryHandler } from './grpc-server.js';
 import { imageDescriptionMessage } from './image-message.js';
 import { migrationMessage, stateName, statusMessage, verifyReportMessage } from './migration-message.js';
+import { pageOf } from './page.js';
 import {
   BROKERS_NAME,
   brokersDefinition,
@@ -28,6 +29,8 @@ import type { MigrationIdMessage, UnaryMethod, UnaryMethods } from './wire.js';
 const ID_LENGTH_MAX = 128;
 const WHAT_LENGTH_MAX = 4096;
 const KB = 1000;
+/** Of a time in milliseconds. */
+const START_DIGITS = 16;
 
 interface ControlServerOptions extends ListenerOptions {
   readonly service: MigrationControl;
@@ -62,6 +65,10 @@ const whatOf = (what: string): string => {
 
 /** Whose limit a caller sets. */
 const setterOf = (role: Role): LimitSetter => (role === 'broker' ? 'broker' : 'operator');
+
+/** Orders migrations by their start. */
+const byStart = ({ startedAt, id }: MigrationSnapshot): string =>
+  `${String(Math.round(startedAt)).padStart(START_DIGITS, '0')} ${id}`;
 
 const noUnmount: Unmount = () => {
   throw new MigrateFsError('UNIMPLEMENTED', 'this server has no mount');
@@ -101,7 +108,10 @@ const handlersOf = (
     return { completed: state === 'completed', state: stateName(state) };
   },
   GetMigration: async (request) => migrationMessage(await service.get(idOf(request))),
-  ListMigrations: async () => ({ migrations: (await service.list()).map(migrationMessage) }),
+  ListMigrations: async ({ pageToken }) => {
+    const { messages, nextPageToken } = pageOf(await service.list(), byStart, migrationMessage, pageToken);
+    return { migrations: messages, nextPageToken };
+  },
   Pause: async (request) => migrationMessage(await service.pause(idOf(request))),
   Resume: async (request) => migrationMessage(await service.resume(idOf(request))),
   Cancel: async (request) => migrationMessage(await service.cancel(idOf(request))),

@@ -11,7 +11,7 @@ import type {
   TaskStateName,
 } from '../leaves/scheduler.js';
 import { TASK_STATES } from '../leaves/scheduler.js';
-import type { Millis } from '../leaves/units.js';
+import type { Bytes, Millis } from '../leaves/units.js';
 import { bytes, millis } from '../leaves/units.js';
 import type {
   ListTasksRequest,
@@ -164,10 +164,16 @@ export const taskMessage = (task: TaskSnapshot): TaskMessage => ({
   etaMs: whole(task.eta),
   laxity: task.laxity,
   error: task.error && { ...task.error },
+  ramSentBytes: task.ramSent,
+  ramLeftBytes: task.ramLeft,
+  vmDowntimeMs: task.vmDowntime,
 });
 
 const instant = (value: number | undefined): Millis | undefined =>
   value === undefined ? undefined : millis(value);
+
+const size = (value: number | undefined): Bytes | undefined =>
+  value === undefined ? undefined : bytes(value);
 
 /** An object without the keys that are undefined. */
 const defined = <T extends object>(value: { [K in keyof T]: T[K] | undefined }): T =>
@@ -202,9 +208,12 @@ export const taskOf = (message: TaskMessage): TaskSnapshot => ({
     startedAt: instant(message.startedUnixMs),
     endedAt: instant(message.endedUnixMs),
     eta: instant(message.etaMs),
-    bytesLeft: message.leftBytes === undefined ? undefined : bytes(message.leftBytes),
+    bytesLeft: size(message.leftBytes),
     netRate: message.networkKbPerS === undefined ? undefined : message.networkKbPerS * KB,
     laxity: message.laxity,
+    ramSent: size(message.ramSentBytes),
+    ramLeft: size(message.ramLeftBytes),
+    vmDowntime: instant(message.vmDowntimeMs),
     error: message.error
       ? { code: message.error.code as ErrorCode, message: message.error.message }
       : undefined,
@@ -223,11 +232,14 @@ type OptionalKey =
   | 'bytesLeft'
   | 'netRate'
   | 'laxity'
+  | 'ramSent'
+  | 'ramLeft'
+  | 'vmDowntime'
   | 'error';
 
 export const taskQueryOf = ({ states, pageSize, pageToken }: ListTasksRequest): TaskQuery => {
   if (pageSize > PAGE_MAX) throw invalid(`page_size ${pageSize} is out of range: at most ${PAGE_MAX}`);
-  if (!/^\d{0,15}$/.test(pageToken)) throw invalid('page_token is not one of an answer');
+  if (!/^(?:t\d{1,15})?$/.test(pageToken)) throw invalid('page_token is not one of an answer');
   const known = states.map((name) => TASK_STATES.find((state) => stateName(state) === name));
   if (known.includes(undefined)) throw invalid('states has one that is unknown');
   return {

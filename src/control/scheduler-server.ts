@@ -6,6 +6,7 @@ import { isTaskFinal, TASK_STATES } from '../leaves/scheduler.js';
 import type { Millis } from '../leaves/units.js';
 import type { ControlServer, ListenerOptions } from './grpc-server.js';
 import { serveGrpc, unaryHandler } from './grpc-server.js';
+import { fitting } from './page.js';
 import {
   decisionMessage,
   schedulerStatusMessage,
@@ -44,8 +45,9 @@ const handlersOf = ({ scheduler, status }: SchedulerServerOptions, now: () => Mi
   SubmitTask: async (request) => taskMessage(await scheduler.submit(taskRequestOf(request, now()))),
   GetTask: ({ id }) => taskMessage(scheduler.get(checkedId(id))),
   ListTasks: (request) => {
-    const { tasks, next } = scheduler.list(taskQueryOf(request));
-    return { tasks: tasks.map(taskMessage), nextPageToken: next ?? '' };
+    const { tasks, next = '' } = scheduler.list(taskQueryOf(request));
+    const messages = fitting(tasks.map(taskMessage));
+    return { tasks: messages, nextPageToken: messages.length < tasks.length ? messages.at(-1)!.id : next };
   },
   CancelTask: ({ id }) => taskMessage(scheduler.cancel(checkedId(id))),
   ListDecisions: ({ task }) => ({ decisions: scheduler.decisions(checkedId(task)).map(decisionMessage) }),

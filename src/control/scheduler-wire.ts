@@ -64,6 +64,9 @@ export interface TaskMessage {
   readonly etaMs?: number | undefined;
   readonly laxity?: number | undefined;
   readonly error?: { readonly code: string; readonly message: string } | null | undefined;
+  readonly ramSentBytes?: number | undefined;
+  readonly ramLeftBytes?: number | undefined;
+  readonly vmDowntimeMs?: number | undefined;
 }
 
 export interface ListTasksRequest {

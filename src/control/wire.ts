@@ -2,6 +2,7 @@
 
 import type { Holder, UnmountRequest } from '../leaves/unmount.js';
 import type { BrokerTermsMessage } from './broker-wire.js';
+import type { PageRequest } from './page.js';
 
 export interface MigrationIdMessage {
   readonly migrationId: string;
@@ -95,6 +96,7 @@ export interface MigrationMessage {
 
 export interface ListMigrationsResponse {
   readonly migrations: readonly MigrationMessage[];
+  readonly nextPageToken: string;
 }
 
 export interface DescribeImagesRequest {
@@ -168,7 +170,7 @@ export interface UnaryMethods {
   readonly QueryProgress: readonly [QueryProgressRequest, QueryProgressResponse];
   readonly QueryCompletion: readonly [MigrationIdMessage, QueryCompletionResponse];
   readonly GetMigration: readonly [MigrationIdMessage, MigrationMessage];
-  readonly ListMigrations: readonly [Empty, ListMigrationsResponse];
+  readonly ListMigrations: readonly [PageRequest, ListMigrationsResponse];
   readonly Pause: readonly [MigrationIdMessage, MigrationMessage];
   readonly Resume: readonly [MigrationIdMessage, MigrationMessage];
   readonly Cancel: readonly [MigrationIdMessage, MigrationMessage];

@@ -96,6 +96,11 @@ export interface TaskSnapshot {
   /** Time to the deadline divided by the time still needed. */
   readonly laxity?: number;
   readonly error?: PlainError;
+  /** Of the VM's memory, while a driver that knows moves it. */
+  readonly ramSent?: Bytes;
+  readonly ramLeft?: Bytes;
+  /** How long the VM stood still when it was moved, as far as its driver can tell. */
+  readonly vmDowntime?: Millis;
 }
 
 /** An entry of the audit log. */
@@ -120,7 +125,7 @@ export interface TaskQuery {
   /** Empty: all. */
   readonly states: readonly TaskStateName[];
   readonly limit: number;
-  /** `next` of the page before. */
+  /** `next` of the page before: the id of its last task. */
   readonly after?: string;
 }
 

@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import t, { type Test } from 'tap';
 import { Monitor } from '../../src/broker/hypervisor/monitor.js';
 import { QemuDriver, type QemuDriverOptions } from '../../src/broker/hypervisor/qemu-driver.js';
-import type { MoveJob } from '../../src/broker/scheduler/hypervisor-driver.js';
+import type { MoveJob, MoveProgress } from '../../src/broker/scheduler/hypervisor-driver.js';
 import { systemClock } from '../../src/leaves/clock.js';
 import { millis } from '../../src/leaves/units.js';
 import { guardProcess, releaseProcess, scratchDir } from '../support/scratch.js';
@@ -79,8 +79,13 @@ const isSending = async (monitor: Monitor): Promise<boolean> =>
 t.test('a VM moves, the QEMU it left ends, and asking again changes nothing', async (t) => {
   const { driver, job, said, start } = await setUp(t);
   const [a, b] = [await start('a'), await start('b', '-incoming', 'defer')];
-  await driver.move(job, never());
+  let last: MoveProgress = {};
+  await driver.move(job, never(), (progress) => {
+    last = progress;
+  });
   t.equal(await b.monitor.runState(), 'running');
+  t.match(last, { ramSent: Number, ramLeft: 0, vmDowntime: Number }, 'it reports what QEMU says of it');
+  t.ok(last.ramSent! > 0);
   await a.exited;
   t.equal(said.at(-1), 'QEMU has moved the VM');
   await driver.move(job, never());

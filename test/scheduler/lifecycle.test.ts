@@ -1,6 +1,6 @@
 import t from 'tap';
 import { MigrateFsError } from '../../src/leaves/errors.js';
-import { millis } from '../../src/leaves/units.js';
+import { bytes, millis } from '../../src/leaves/units.js';
 import { BEGIN, SchedulerWorld } from '../support/scheduler-world.js';
 
 const FAILURE = { code: 'RESOURCE_EXHAUSTED', message: 'the disk of b is full' } as const;
@@ -250,4 +250,28 @@ t.test('a driver that cannot tell, and a VM that has written on the target: the 
   world.driver.end(id, 'failed');
   await world.untilState(id, 'done');
   t.match(world.texts(id).join('\n'), /the VM has written on b \(how it ended is not recorded\)/);
+});
+
+t.test('what the driver reports of the move is shown, and how long the VM stood still is kept', async (t) => {
+  const world = await SchedulerWorld.open(t);
+  const { id } = await world.submit();
+  await world.untilState(id, 'copying');
+  world.hosts.set('m1', 'mirroring');
+  await world.untilState(id, 'handing-over');
+  const shown: (number | undefined)[] = [];
+  world.scheduler.watch(({ ramLeft }) => void shown.push(ramLeft));
+  for (let left = 100; left > 0; left--) {
+    world.driver.report({ ramSent: bytes(1000 - left), ramLeft: bytes(left) });
+    await world.clock.advance(50);
+  }
+  t.match(world.scheduler.get(id), { ramSent: 990, ramLeft: 10 });
+  t.same(shown.filter(Number.isInteger), [100, 90, 80, 70, 60, 50, 40, 30, 20, 10], 'twice a second');
+  world.driver.report({ ramSent: bytes(1000), ramLeft: bytes(0), vmDowntime: millis(37) });
+  world.driver.end(id, 'moved');
+  await world.untilState(id, 'done');
+  await world.restart();
+  const task = world.scheduler.get(id);
+  t.match(task, { vmDowntime: 37 });
+  t.equal(task.ramLeft, undefined, 'which is over');
+  t.match(world.texts(id).join('\n'), /the driver has moved the VM, which stood still for 37 ms/);
 });

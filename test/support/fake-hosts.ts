@@ -1,5 +1,9 @@
 import type { HostControl, MigrationOrder } from '../../src/broker/scheduler/host-control.js';
-import type { HypervisorDriver, MoveJob } from '../../src/broker/scheduler/hypervisor-driver.js';
+import type {
+  HypervisorDriver,
+  MoveJob,
+  MoveProgress,
+} from '../../src/broker/scheduler/hypervisor-driver.js';
 import type { BrokerSnapshot, PathLink } from '../../src/leaves/broker.js';
 import type { ErrorCode } from '../../src/leaves/errors.js';
 import { MigrateFsError } from '../../src/leaves/errors.js';
@@ -240,6 +244,8 @@ export class FakeDriver implements HypervisorDriver {
   /** Whether a move has succeeded cannot be known. */
   stopError: MigrateFsError | undefined;
   readonly forgotten: string[] = [];
+  /** Of the newest move. */
+  report: (progress: MoveProgress) => void = () => {};
 
   end(task: string, state: 'moved' | 'failed'): void {
     const move = [...this.moves.values()].findLast(({ job }) => job.task === task)!;
@@ -247,7 +253,12 @@ export class FakeDriver implements HypervisorDriver {
     for (const waiter of move.waiters) waiter();
   }
 
-  async move(job: MoveJob, signal: AbortSignal): Promise<void> {
+  async move(
+    job: MoveJob,
+    signal: AbortSignal,
+    report: (progress: MoveProgress) => void = () => {},
+  ): Promise<void> {
+    this.report = report;
     const key = `${job.task} ${job.attempt}`;
     let move = this.moves.get(key);
     if (!move) {

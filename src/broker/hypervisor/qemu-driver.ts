@@ -8,8 +8,8 @@ import { pause } from '../../leaves/clock.js';
 import { formatDuration } from '../../leaves/duration.js';
 import { MigrateFsError } from '../../leaves/errors.js';
 import type { LogSink } from '../../leaves/log-sink.js';
-import { type Millis, millis } from '../../leaves/units.js';
-import type { HypervisorDriver, MoveJob } from '../scheduler/hypervisor-driver.js';
+import { bytes, type Millis, millis } from '../../leaves/units.js';
+import type { HypervisorDriver, MoveJob, MoveProgress } from '../scheduler/hypervisor-driver.js';
 import { type MigrationInfo, Monitor } from './monitor.js';
 
 export interface QemuDriverOptions {
@@ -44,6 +44,12 @@ const failed = (message: string): MigrateFsError => new MigrateFsError('ABORTED'
 const isOver = ({ status }: MigrationInfo): boolean =>
   status === 'completed' || status === 'failed' || status === 'cancelled';
 
+const progressOf = ({ ramSent, ramLeft, downtime, status }: MigrationInfo): MoveProgress => ({
+  ...(ramSent !== undefined && { ramSent: bytes(ramSent) }),
+  ...(ramLeft !== undefined && { ramLeft: bytes(ramLeft) }),
+  ...(downtime !== undefined && status === 'completed' && { vmDowntime: millis(downtime) }),
+});
+
 /** Whether the QEMU on the target has the VM, as far as it says itself. */
 const holdsVm = (runState: string): boolean => runState === 'running' || runState === 'paused';
 
@@ -54,12 +60,16 @@ export class QemuDriver implements HypervisorDriver {
     this.#options = options;
   }
 
-  async move(job: MoveJob, signal: AbortSignal): Promise<void> {
+  async move(
+    job: MoveJob,
+    signal: AbortSignal,
+    report: (progress: MoveProgress) => void = () => {},
+  ): Promise<void> {
     const { clock, timeout } = this.#options;
     const late = new AbortController();
     const forget = clock.after(timeout, () => late.abort(new Error('late')));
     try {
-      await this.#move(job, AbortSignal.any([signal, late.signal]));
+      await this.#move(job, AbortSignal.any([signal, late.signal]), report);
     } catch (error) {
       if (signal.aborted || !late.signal.aborted) throw error;
       if ((await this.stop(job)) === 'moved') return;
@@ -108,7 +118,7 @@ export class QemuDriver implements HypervisorDriver {
     this.#options.starter?.forget(task);
   }
 
-  async #move(job: MoveJob, signal: AbortSignal): Promise<void> {
+  async #move(job: MoveJob, signal: AbortSignal, report: (progress: MoveProgress) => void): Promise<void> {
     let source: Monitor;
     try {
       source = await this.#monitor(job, 'source', signal);
@@ -125,6 +135,7 @@ export class QemuDriver implements HypervisorDriver {
     }
     while (!isOver(info)) {
       this.#report(job, 'debug', 'QEMU sends the VM', info);
+      report(progressOf(info));
       await pause(this.#options.clock, LOOK_INTERVAL, signal);
       info = await monitor.migration();
     }
@@ -135,6 +146,7 @@ export class QemuDriver implements HypervisorDriver {
     if (!(await this.#targetHolds(job, signal)))
       throw failed(`QEMU on ${job.target} does not run ${job.vm} although it was sent completely`);
     this.#report(job, 'info', 'QEMU has moved the VM', info);
+    report(progressOf(info));
     // It holds nothing but old state; the first write on the target fences its disks.
     await monitor.quit();
   }

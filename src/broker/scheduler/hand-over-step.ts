@@ -1,8 +1,14 @@
 /** Step `handing-over`: a driver moves the VM. */
+import { formatDuration } from '../../leaves/duration.js';
 import { MigrateFsError } from '../../leaves/errors.js';
 import type { MigrationSnapshot } from '../../leaves/migration.js';
+import { millis } from '../../leaves/units.js';
+import type { MoveProgress } from './hypervisor-driver.js';
 import { watchMigration } from './migration-watch.js';
 import type { RunContext } from './run-context.js';
+
+/** Between two reports of a move that are shown. */
+const REPORT_PERIOD = millis(500);
 
 /** Waits for a place among the moves of both hosts, and moves the VM. */
 export const beginHandOver = async (
@@ -55,13 +61,16 @@ const handOver = async (context: RunContext, signal: AbortSignal): Promise<void>
   const over = new AbortController();
   const both = AbortSignal.any([signal, over.signal]);
   const following = follow().catch(() => undefined);
+  const progress = new MoveReports(context);
   try {
-    await driver.move(context.job(migrationId), AbortSignal.any([signal, broken.signal]));
+    await driver.move(context.job(migrationId), AbortSignal.any([signal, broken.signal]), progress.take);
     over.abort();
+    const { vmDowntime } = progress.last;
+    const still = vmDowntime === undefined ? '' : `, which stood still for ${formatDuration(vmDowntime)}`;
     context.enter(
       { kind: 'finishing', migrationId },
-      `${context.cancelled.aborted ? 'too late to cancel: ' : ''}the driver has moved the VM`,
-      { vmMoved: true, cancelWanted: false },
+      `${context.cancelled.aborted ? 'too late to cancel: ' : ''}the driver has moved the VM${still}`,
+      { vmMoved: true, cancelWanted: false, ...(vmDowntime !== undefined && { vmDowntime }) },
     );
   } catch (error) {
     signal.throwIfAborted();
@@ -72,6 +81,29 @@ const handOver = async (context: RunContext, signal: AbortSignal): Promise<void>
     await following;
   }
 };
+
+/** What a driver reports of its move, shown now and then. */
+class MoveReports {
+  readonly #context: RunContext;
+  #last: MoveProgress = {};
+  #shownAt = Number.NEGATIVE_INFINITY;
+
+  constructor(context: RunContext) {
+    this.#context = context;
+  }
+
+  get last(): MoveProgress {
+    return this.#last;
+  }
+
+  readonly take = (progress: MoveProgress): void => {
+    this.#last = progress;
+    const { clock, book } = this.#context.env;
+    if (clock.now() - this.#shownAt < REPORT_PERIOD) return;
+    this.#shownAt = clock.now();
+    book.setMove(this.#context.id, progress);
+  };
+}
 
 const brokenMigration = (view: {
   readonly kind: string;

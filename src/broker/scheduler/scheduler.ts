@@ -34,6 +34,8 @@ const PLAN_REST = 10;
 const DESCRIBE_MAX = millis(10_000);
 /** A reason of which only the numbers change is recorded again after this. */
 const REASON_PERIOD = millis(60_000);
+/** Links that are named where many are saturated. */
+const HOT_MAX = 100;
 /** After a step that the queue did not take. */
 const RECORD_AGAIN = millis(5_000);
 
@@ -184,10 +186,12 @@ export class Scheduler implements SchedulerControl, AsyncDisposable {
 
   /** Links that are saturated now, in words. */
   hot(): readonly string[] {
-    return this.#options.hotSpots
-      .loads()
-      .filter(({ saturated }) => saturated)
+    const saturated = this.#options.hotSpots.loads().filter((load) => load.saturated);
+    const words = saturated
+      .slice(0, HOT_MAX)
       .map(({ link, source, hot }) => `${link}${hot ? '' : ' (by migrations)'}: ${source}`);
+    const more = saturated.length - words.length;
+    return more > 0 ? [...words, `and ${more} more`] : words;
   }
 
   get waiting(): number {

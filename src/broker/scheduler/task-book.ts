@@ -5,6 +5,7 @@ import type { LogSink } from '../../leaves/log-sink.js';
 import type { TaskDecision, TaskPage, TaskQuery, TaskSnapshot } from '../../leaves/scheduler.js';
 import { isTaskFinal, TASK_EDGES } from '../../leaves/scheduler.js';
 import type { Millis } from '../../leaves/units.js';
+import type { MoveProgress } from './hypervisor-driver.js';
 import type { Task, TaskOrder, TaskProgress, TaskState } from './task.js';
 import { snapshotOfTask } from './task.js';
 import type { TaskStore } from './task-store.js';
@@ -21,6 +22,7 @@ interface TaskChange {
   readonly cancelWanted?: boolean;
   readonly startedAt?: Millis;
   readonly unanswered?: Task['unanswered'];
+  readonly vmDowntime?: Millis;
 }
 
 interface TaskBookOptions {
@@ -45,6 +47,7 @@ export class TaskBook {
   readonly #byRequest = new Map<string, string>();
   readonly #byImage = new Map<string, string>();
   readonly #progress = new Map<string, TaskProgress>();
+  readonly #moves = new Map<string, MoveProgress>();
   readonly #watchers = new Set<(task: TaskSnapshot) => void>();
   readonly #forgotten = new Set<(id: string) => void>();
   #ended = 0;
@@ -100,15 +103,21 @@ export class TaskBook {
   }
 
   snapshot(id: string): TaskSnapshot {
-    return snapshotOfTask(this.get(id), this.#progress.get(id), this.#vmmTime, this.#clock.wall());
+    return snapshotOfTask(
+      this.get(id),
+      this.#progress.get(id),
+      this.#moves.get(id),
+      this.#vmmTime,
+      this.#clock.wall(),
+    );
   }
 
   page({ states, limit, after }: TaskQuery): TaskPage {
-    const from = after === undefined ? 0 : Number(after);
+    const from = after === undefined ? 0 : Number(after.slice(1));
     const tasks: TaskSnapshot[] = [];
     for (const task of this.#tasks.values()) {
       if (task.number <= from || (states.length > 0 && !states.includes(task.state.kind))) continue;
-      if (tasks.length === limit) return { tasks, next: String(this.get(tasks.at(-1)!.id).number) };
+      if (tasks.length === limit) return { tasks, next: tasks.at(-1)!.id };
       tasks.push(this.snapshot(task.id));
     }
     return { tasks };
@@ -162,6 +171,7 @@ export class TaskBook {
     this.#tasks.set(id, task);
     if (final) this.#end(task);
     if (final || state.kind === 'waiting') this.#progress.delete(id);
+    if (state.kind !== 'handing-over') this.#moves.delete(id);
     this.#tell(task, text);
     if (final) this.#dropHistory();
     return task;
@@ -191,6 +201,13 @@ export class TaskBook {
   setProgress(id: string, progress: TaskProgress): void {
     if (!this.#tasks.has(id)) return;
     this.#progress.set(id, progress);
+    this.#tellWatchers(id);
+  }
+
+  /** Reported, not kept. */
+  setMove(id: string, progress: MoveProgress): void {
+    if (this.get(id).state.kind !== 'handing-over') return;
+    this.#moves.set(id, progress);
     this.#tellWatchers(id);
   }
 

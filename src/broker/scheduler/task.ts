@@ -3,6 +3,7 @@ import type { PlainError } from '../../leaves/errors.js';
 import type { TaskSnapshot, TaskStateName } from '../../leaves/scheduler.js';
 import { TASK_EDGES } from '../../leaves/scheduler.js';
 import type { Bytes, Millis } from '../../leaves/units.js';
+import type { MoveProgress } from './hypervisor-driver.js';
 
 export type TaskState =
   /** `uncertain`: the last start got no answer, so the next one is the same attempt. */
@@ -68,6 +69,8 @@ export interface Task extends TaskOrder {
   readonly cancelWanted: boolean;
   /** Starts of this attempt that got no answer. */
   readonly unanswered?: Unanswered | undefined;
+  /** How long the VM stood still when it was moved. */
+  readonly vmDowntime?: Millis;
   readonly submittedAt: Millis;
   readonly startedAt?: Millis;
   readonly endedAt?: Millis;
@@ -99,6 +102,7 @@ export const laxityOf = (
 export const snapshotOfTask = (
   task: Task,
   progress: TaskProgress | undefined,
+  move: MoveProgress | undefined,
   vmmTime: Millis,
   now: Millis,
 ): TaskSnapshot => {
@@ -114,6 +118,7 @@ export const snapshotOfTask = (
   const laxity = laxityOf(task.deadline, progress?.eta, vmmTime, now);
   return {
     ...rest,
+    ...move,
     state: state.kind,
     ...(progress && { bytesLeft: progress.bytesLeft, netRate: progress.netRate }),
     ...(progress?.eta !== undefined && { eta: progress.eta }),
