@@ -11,6 +11,7 @@ export const LOG_LEVELS: readonly LogLevel[] = ['fatal', 'error', 'warn', 'info'
 
 export const BLOCK_SIZE_MIN = bytes(4 * KiB);
 export const BLOCK_SIZE_MAX = bytes(MiB);
+/** What is chosen without an order is not coarser. */
 export const BLOCK_SIZE_DEFAULT = bytes(64 * KiB);
 
 /** What a daemon is started with, checked and complete. */
@@ -38,8 +39,8 @@ export interface DaemonOptions {
   readonly logPretty: boolean;
   /** How long a silent peer is waited for before it counts as lost; a mirrored guest write waits as long. */
   readonly peerTimeout: Millis;
-  /** What one dirty bit covers: a power of two from 4 KiB to 1 MiB. */
-  readonly blockSize: Bytes;
+  /** What one dirty bit covers: a power of two from 4 KiB to 1 MiB. Absent: each image gets what fits its size. */
+  readonly blockSize?: Bytes;
   /** Of all migrations of this host together. */
   readonly netLimit: BytesPerSecond;
   /** Where hot spots come from: JSON as `hotSpotsConfigOf` reads it; absent: the interfaces of this host. */

@@ -21,7 +21,7 @@ export interface ReplicaOptions {
   /** Where peers connect to. */
   readonly data: HostPort;
   readonly peerTimeout: Millis;
-  readonly blockSize: Bytes;
+  readonly blockSize?: Bytes | undefined;
   /** Of all migrations of this host together. */
   readonly netLimit: BytesPerSecond;
   readonly tls?: TlsIdentity;

@@ -46,7 +46,7 @@ export interface ReplicaHostOptions {
   readonly ends: FileSystemEnds;
   /** Where peers connect to. */
   readonly data: HostPort;
-  readonly blockSize: Bytes;
+  readonly blockSize?: Bytes | undefined;
   /** Of all migrations of this host together. */
   readonly netLimit: BytesPerSecond;
   readonly tls?: TlsIdentity | undefined;

@@ -10,7 +10,7 @@ import type { Bytes, BytesPerSecond, Millis } from '../leaves/units.js';
 export interface ReplicaThreadData {
   readonly ends: FileSystemEnds;
   readonly data: HostPort;
-  readonly blockSize: Bytes;
+  readonly blockSize?: Bytes | undefined;
   readonly netLimit: BytesPerSecond;
   readonly peerTimeout: Millis;
   readonly tls?: TlsIdentity | undefined;

@@ -8,7 +8,7 @@ import { makeImage, TestHost } from './source-world.js';
 
 const SIZE = 2 * MiB;
 const MIGRATIONS = 8;
-/** The bitmap of a small image tracks 1 TiB of growth: a bit for 64 KiB. */
+/** The bitmap of a small image tracks 1 TiB of growth: a bit for 64 KiB, as TestHost has it. */
 const BITMAP_BYTES = 2 * MiB;
 
 setFlagsFromString('--expose-gc');

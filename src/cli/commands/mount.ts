@@ -2,13 +2,7 @@ import { readFileSync } from 'node:fs';
 import { resolve } from 'node:path';
 import { Command, CommanderError, Option } from 'commander';
 import type { DaemonOptions, LogLevel, Transport } from '../../leaves/daemon-options.js';
-import {
-  BLOCK_SIZE_DEFAULT,
-  BLOCK_SIZE_MAX,
-  BLOCK_SIZE_MIN,
-  LOG_LEVELS,
-  TRANSPORTS,
-} from '../../leaves/daemon-options.js';
+import { BLOCK_SIZE_MAX, BLOCK_SIZE_MIN, LOG_LEVELS, TRANSPORTS } from '../../leaves/daemon-options.js';
 import { parseDuration } from '../../leaves/duration.js';
 import { MigrateFsError } from '../../leaves/errors.js';
 import type { HostPort } from '../../leaves/host-port.js';
@@ -61,7 +55,7 @@ interface MountFlags {
   readonly config?: string;
   readonly logLevel: LogLevel;
   readonly peerTimeout: Millis;
-  readonly blockSize: Bytes;
+  readonly blockSize?: Bytes;
   readonly netLimit: BytesPerSecond;
   /** As read from its file. */
   readonly hotSpots?: unknown;
@@ -164,7 +158,7 @@ const mount = async (
     logLevel: flags.logLevel,
     logPretty: process.stdout.isTTY === true,
     peerTimeout: flags.peerTimeout,
-    blockSize: flags.blockSize,
+    ...(flags.blockSize === undefined ? {} : { blockSize: flags.blockSize }),
     netLimit: flags.netLimit,
     ...(flags.hotSpots === undefined ? {} : { hotSpots: flags.hotSpots }),
   };
@@ -215,9 +209,10 @@ export const mountCommand = (): Command => {
         .default(parsePeerTimeout(PEER_TIMEOUT_DEFAULT), PEER_TIMEOUT_DEFAULT),
     )
     .addOption(
-      new Option('--block-size <size>', 'what one dirty bit covers: 4KiB to 1MiB')
-        .argParser(checkedBy(parseBlockSize))
-        .default(BLOCK_SIZE_DEFAULT, '64KiB'),
+      new Option(
+        '--block-size <size>',
+        'what one dirty bit covers: 4KiB to 1MiB (default: 4KiB for images up to 32 GiB, up to 64KiB for larger ones)',
+      ).argParser(checkedBy(parseBlockSize)),
     )
     .addOption(
       new Option('--net-limit <rate>', 'network limit of all migrations of this host together')

@@ -9,6 +9,8 @@ import type { ImagePort, Outcome, Segment, TransferCounters, WirePort } from './
 export const EXTENT_BYTES_MAX = bytes(512 * KiB);
 
 const ZEROES = Buffer.alloc(1024 * KiB);
+/** Zeroes among data are looked for in pieces that are not smaller: each that is found is one frame more. */
+const ZERO_PIECE_BYTES_MIN = bytes(64 * KiB);
 
 export interface CopierOptions {
   /** Number of the image within its group. */
@@ -145,12 +147,12 @@ export class Copier {
     return parts;
   }
 
-  /** Appends `length` bytes read, block by block, blocks of zeroes as holes. */
+  /** Appends `length` bytes read, piece by piece, zeroes as holes. */
   #splitZeroes(buffer: Buffer, base: number, offset: number, length: number, parts: Segment[]): void {
-    const { blockSize } = this.#options.bitmap;
+    const piece = Math.max(this.#options.bitmap.blockSize, ZERO_PIECE_BYTES_MIN);
     const end = offset + length;
     for (let at = offset; at < end; ) {
-      const next = Math.min(end, (Math.floor(at / blockSize) + 1) * blockSize);
+      const next = Math.min(end, (Math.floor(at / piece) + 1) * piece);
       const zero = buffer.compare(ZEROES, 0, next - at, at - base, next - base) === 0;
       pushPart(parts, at, next - at, !zero);
       at = next;

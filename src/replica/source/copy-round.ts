@@ -15,6 +15,8 @@ const BATCH_BYTES_MAX = bytes(8 * MiB);
 const BATCHES_PER_WINDOW = 2;
 /** A slow link gets batches of about this long, or of one block, so that a mirrored write never waits behind a long one. */
 const BATCH_SECONDS = 0.02;
+/** Pieces in one batch: what is dirty here and there is read piece by piece, and other work of the thread waits so long. */
+const BATCH_RUNS_MAX = 128;
 /** Batches of one migration being read at once: one reads while the other waits for the disk. */
 const BATCHES_MAX = 2;
 
@@ -95,7 +97,7 @@ const nextBatch = (image: SourceImage, from: number, rate: number, window: numbe
   const runs: BlockRun[] = [];
   let total = 0;
   let cursor = from;
-  while (total < most) {
+  while (total < most && runs.length < BATCH_RUNS_MAX) {
     const run = nextRun(bitmap, cursor, Math.min(EXTENT_BYTES_MAX, Math.max(most - total, bitmap.blockSize)));
     if (!run) break;
     runs.push(run);

@@ -29,7 +29,7 @@ export interface SourceEnvironment {
   /** Bounds and prioritises the copy batches of all migrations. */
   readonly turns: Bottleneck;
   readonly buffers: BufferPool;
-  readonly blockSize: Bytes;
+  readonly blockSize?: Bytes | undefined;
   /** Identifies this run of the daemon. */
   readonly instance: string;
   readonly hostname: string;

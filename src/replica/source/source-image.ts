@@ -1,4 +1,4 @@
-import { DirtyBitmap } from '../../fs/dirty-bitmap.js';
+import { blockSizeFor, DirtyBitmap } from '../../fs/dirty-bitmap.js';
 import type { BackingCalls } from '../../fs/image-io.js';
 import type { PinnedImage } from '../../fs/image-store.js';
 import type { ImageTable } from '../../fs/image-table.js';
@@ -28,7 +28,7 @@ export interface SourceImageOptions {
   readonly index: number;
   readonly name: string;
   readonly pinned: PinnedImage;
-  readonly blockSize: Bytes;
+  readonly blockSize?: Bytes | undefined;
   /** Bytes the bitmap can track; by default enough for any likely growth. */
   readonly capacity?: Bytes;
   readonly table: ImageTable;
@@ -81,9 +81,10 @@ export class SourceImage {
     this.name = name;
     this.pinned = pinned;
     this.port = port;
-    const { capacity = bitmapCapacity(pinned.size, options.blockSize) } = options;
-    this.bitmap = DirtyBitmap.allocate(capacity, options.blockSize);
-    this.written = WrittenBlocks.allocate(capacity, options.blockSize);
+    const { blockSize = blockSizeFor(pinned.size) } = options;
+    const { capacity = bitmapCapacity(pinned.size, blockSize) } = options;
+    this.bitmap = DirtyBitmap.allocate(capacity, blockSize);
+    this.written = WrittenBlocks.allocate(capacity, blockSize);
     const common = { image: index, bitmap: this.bitmap, wire, locks: this.locks, counters };
     const { buffers, calls, takeDisk, takeNet, mirrorWindow, syncBothSides, flush, onProgress, onSettled } =
       options;

@@ -1,3 +1,4 @@
+import { blockSizeFor } from '../../fs/dirty-bitmap.js';
 import type { PinnedImage } from '../../fs/image-store.js';
 import { MigrateFsError } from '../../leaves/errors.js';
 import type { MigrationRequest } from '../../leaves/migration.js';
@@ -160,7 +161,8 @@ const helloOf = (
   })),
   cutover,
   priority,
-  blockSize,
+  // Of the largest image; the target needs to know nothing of it.
+  blockSize: blockSize ?? Math.max(...pins.map(({ size }) => blockSizeFor(size))),
 });
 
 /**
