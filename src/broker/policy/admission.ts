@@ -57,10 +57,9 @@ const admittedBeside = (candidate: PlanTask, input: PlanInput): Admitted => {
   const tasks = others(input, candidate);
   const turns = givenTurns(tasks);
   const demands = tasks.map((task) => demandOf(task, paths, limits, 'limited'));
-  const before = leastLate(demands, [
-    () => fluidSchedule(demands, limits, now),
-    () => fluidSchedule(demands, limits, now, turns),
-  ]);
+  const before = leastLate(demands, [() => fluidSchedule(demands, limits, now)], () =>
+    fluidSchedule(demands, limits, now, turns),
+  );
   return { tasks, turns, before };
 };
 

@@ -34,20 +34,32 @@ export const givenTurns = (tasks: readonly PlanTask[]): Turns =>
     ),
   );
 
-/** The first schedule in which nobody is late, else the first of those in which the fewest are. */
+/**
+ * The first of `schedules` that breaks nothing that `timetable` keeps. Where each does, the one in which the fewest are
+ * late: rather the timetable, because others shift the delay to somebody else.
+ */
 export const leastLate = (
   demands: readonly Demand[],
-  [first, ...others]: readonly [() => Schedule, ...(() => Schedule)[]],
+  schedules: readonly (() => Schedule)[],
+  timetable: () => Schedule,
 ): Schedule => {
-  let best = first();
-  let late = lateIn(demands, best).length;
-  for (const make of others) {
-    if (late === 0) break;
+  const made: { readonly schedule: Schedule; readonly late: readonly Demand[] }[] = [];
+  for (const make of schedules) {
     const schedule = make();
-    const count = lateIn(demands, schedule).length;
-    if (count < late) [best, late] = [schedule, count];
+    const late = lateIn(demands, schedule);
+    if (late.length === 0) return schedule;
+    made.push({ schedule, late });
   }
-  return best;
+  const schedule = timetable();
+  const late = new Set(lateIn(demands, schedule));
+  const keeping = made.find((other) => other.late.every((demand) => late.has(demand)));
+  return (
+    keeping ??
+    made.reduce((best, next) => (next.late.length < best.late.length ? next : best), {
+      schedule,
+      late: [...late],
+    })
+  ).schedule;
 };
 
 /** What is promised, and what holds places. */
@@ -99,11 +111,9 @@ export class Promises {
     const unlimited = this.#scheduleOf(free);
     const isSame = free.every(({ dirty }, at) => dirty === limited[at]!.dirty);
     const kept = isSame ? unlimited : this.#scheduleOf(limited, turnsOf(unlimited));
-    this.schedule = leastLate(limited, [
-      () => kept,
-      () => this.#scheduleOf(limited),
-      () => this.#scheduleOf(limited, givenTurns(tasks)),
-    ]);
+    this.schedule = leastLate(limited, [() => kept, () => this.#scheduleOf(limited)], () =>
+      this.#scheduleOf(limited, givenTurns(tasks)),
+    );
     const counted = { demands: limited, schedule: this.schedule };
     const isFree = this.schedule === kept && lateIn(free, unlimited).length <= lateIn(limited, kept).length;
     this.demands = isFree ? free : limited;
