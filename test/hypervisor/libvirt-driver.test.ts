@@ -92,6 +92,16 @@ t.test('a transient domain gets no definition, and a name that is a number is no
   });
 });
 
+t.test('how far it is can be watched, and how long the VM stood still', async (t) => {
+  const { driver, job, stub } = setUp(t);
+  const seen: object[] = [];
+  const moving = driver.move(job, never(), (progress) => seen.push(progress));
+  await waitFor(() => seen.length > 0, 'the first report');
+  stub.set('finish', '');
+  await moving;
+  t.same([seen[0], seen.at(-1)], [{ ramSent: 4096, ramLeft: 8192 }, { vmDowntime: 70 }]);
+});
+
 t.test('a scheduler that is killed meanwhile: the next one waits for the same virsh', async (t) => {
   const world = setUp(t);
   const { stub, job, make } = world;

@@ -11,10 +11,10 @@ import { MigrateFsError } from '../../leaves/errors.js';
 import type { LogSink } from '../../leaves/log-sink.js';
 import { type Millis, millis } from '../../leaves/units.js';
 import { type CommandResult, CommandRun } from '../scheduler/command-run.js';
-import type { HypervisorDriver, MoveJob } from '../scheduler/hypervisor-driver.js';
+import type { HypervisorDriver, MoveJob, MoveProgress } from '../scheduler/hypervisor-driver.js';
 import { type Place, placeOf, type Sight, sightWords } from './domain-place.js';
 import { assertDisksMove, failureOf } from './libvirt-refusal.js';
-import { complaintOf, Virsh } from './virsh.js';
+import { complaintOf, type OutgoingJob, Virsh } from './virsh.js';
 
 export interface LibvirtDriverOptions {
   /**
@@ -76,12 +76,16 @@ export class LibvirtDriver implements HypervisorDriver {
     this.#options = options;
   }
 
-  async move(job: MoveJob, signal: AbortSignal): Promise<void> {
+  async move(
+    job: MoveJob,
+    signal: AbortSignal,
+    report: (progress: MoveProgress) => void = () => undefined,
+  ): Promise<void> {
     const { clock, timeout } = this.#options;
     const late = new AbortController();
     const forget = clock.after(timeout, () => late.abort(new Error('late')));
     try {
-      await this.#move(job, AbortSignal.any([signal, late.signal]));
+      await this.#move(job, AbortSignal.any([signal, late.signal]), report);
     } catch (error) {
       if (signal.aborted || !late.signal.aborted) throw error;
       if ((await this.stop(job)) === 'moved') return;
@@ -126,7 +130,7 @@ export class LibvirtDriver implements HypervisorDriver {
     rmSync(join(this.#options.folder, task), { recursive: true, force: true });
   }
 
-  async #move(job: MoveJob, signal: AbortSignal): Promise<void> {
+  async #move(job: MoveJob, signal: AbortSignal, report: (progress: MoveProgress) => void): Promise<void> {
     const run = this.#runOf(job);
     if (!run.begun) {
       const view = await this.#settled(job, signal);
@@ -134,7 +138,7 @@ export class LibvirtDriver implements HypervisorDriver {
       if (view.kind !== 'source' || view.source.kind !== 'present') throw this.#unknown(job, view);
       await this.#begin(job, run, view.source.uuid, signal);
     }
-    const result = await this.#followed(job, run, signal);
+    const result = await this.#followed(job, run, signal, report);
     if (result.status !== 0) {
       // A virsh that was killed, or lost its connection, says nothing of the VM.
       const view = await this.#settled(job, signal);
@@ -145,7 +149,7 @@ export class LibvirtDriver implements HypervisorDriver {
           view.kind === 'source' ? '' : ` (now on ${where(job, view)})`,
         );
     }
-    await this.#reportEnd(job);
+    await this.#reportEnd(job, report);
   }
 
   async #begin(job: MoveJob, run: CommandRun, uuid: string, signal: AbortSignal): Promise<void> {
@@ -166,13 +170,20 @@ export class LibvirtDriver implements HypervisorDriver {
     await run.start(command, { ...env, LC_ALL: 'C' });
   }
 
-  async #followed(job: MoveJob, run: CommandRun, signal: AbortSignal): Promise<CommandResult> {
+  async #followed(
+    job: MoveJob,
+    run: CommandRun,
+    signal: AbortSignal,
+    report: (progress: MoveProgress) => void,
+  ): Promise<CommandResult> {
     const { source } = this.#sides(job);
     for (;;) {
       const result = await this.#endOf(run, PROGRESS_INTERVAL, signal);
       if (result) return result;
       const sending = await this.#sending(source, job, signal).catch(() => undefined);
-      if (sending) this.#options.log('debug', 'libvirt sends the VM', { ...named(job), ...sending });
+      if (!sending) continue;
+      this.#options.log('debug', 'libvirt sends the VM', { ...named(job), ...sending });
+      report(sending);
     }
   }
 
@@ -265,14 +276,14 @@ export class LibvirtDriver implements HypervisorDriver {
     }
   }
 
-  async #sending(source: Virsh, job: MoveJob, signal: AbortSignal): Promise<object | undefined> {
+  async #sending(source: Virsh, job: MoveJob, signal: AbortSignal): Promise<OutgoingJob | undefined> {
     const state = await source.state(this.#domain(job), signal);
     return state && (await source.outgoing(state.uuid, signal));
   }
 
-  async #reportEnd(job: MoveJob): Promise<void> {
+  async #reportEnd(job: MoveJob, report: (progress: MoveProgress) => void): Promise<void> {
     const { target } = this.#sides(job);
-    let downtime: number | undefined;
+    let downtime: Millis | undefined;
     try {
       const state = await target.state(this.#domain(job));
       downtime = state && (await target.downtime(state.uuid));
@@ -283,6 +294,7 @@ export class LibvirtDriver implements HypervisorDriver {
       ...named(job),
       ...(downtime !== undefined && { downtime }),
     });
+    if (downtime !== undefined) report({ vmDowntime: downtime });
   }
 
   #unknown(job: MoveJob, view: View): MigrateFsError {

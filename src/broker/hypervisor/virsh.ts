@@ -3,7 +3,7 @@ import { spawn } from 'node:child_process';
 import type { Clock } from '../../leaves/clock.js';
 import { formatDuration } from '../../leaves/duration.js';
 import { MigrateFsError } from '../../leaves/errors.js';
-import { millis } from '../../leaves/units.js';
+import { type Bytes, bytes, type Millis, millis } from '../../leaves/units.js';
 
 export interface VirshOptions {
   /** Path of the program. */
@@ -22,10 +22,10 @@ export interface DomainState {
   readonly reason: string;
 }
 
-/** The outgoing migration of a domain; bytes of RAM. */
+/** The outgoing migration of a domain. */
 export interface OutgoingJob {
-  readonly ramSent: number;
-  readonly ramLeft: number;
+  readonly ramSent: Bytes;
+  readonly ramLeft: Bytes;
 }
 
 export interface DomainDisk {
@@ -95,15 +95,15 @@ export class Virsh {
     const values = fieldsOf(await this.call(signal, 'domjobinfo', uuid, '--rawstats'));
     if (!UNDER_WAY.includes(values.get('Job type') ?? '') || values.get('operation') !== MIGRATION_OUT)
       return undefined;
-    const number = (key: string): number => Number(values.get(key) ?? 0);
+    const number = (key: string): Bytes => bytes(numberOf(values.get(key)) ?? 0);
     return { ramSent: number('memory_processed'), ramLeft: number('memory_remaining') };
   }
 
-  /** Milliseconds of downtime of the migration that brought the domain here; undefined where libvirt does not know. */
-  async downtime(uuid: string, signal?: AbortSignal): Promise<number | undefined> {
+  /** Downtime of the migration that brought the domain here; undefined where libvirt does not know. */
+  async downtime(uuid: string, signal?: AbortSignal): Promise<Millis | undefined> {
     const text = await this.call(signal, 'domjobinfo', uuid, '--rawstats', '--completed');
-    const value = fieldsOf(text).get('downtime');
-    return value === undefined ? undefined : Number(value);
+    const value = numberOf(fieldsOf(text).get('downtime'));
+    return value === undefined ? undefined : millis(value);
   }
 
   async isPersistent(uuid: string, signal?: AbortSignal): Promise<boolean> {
@@ -199,6 +199,9 @@ export class Virsh {
     });
   }
 }
+
+const numberOf = (text: string | undefined): number | undefined =>
+  text !== undefined && /^\d{1,15}$/.test(text) ? Number(text) : undefined;
 
 /** Lines `key: value`. */
 const fieldsOf = (text: string): ReadonlyMap<string, string> =>
