@@ -20,10 +20,13 @@ import { migrate, startPair } from '../support/pair.js';
 import { Random, seedFromEnvironment } from '../support/random.js';
 import type { Teardown } from '../support/scratch.js';
 import { StampWriter } from '../support/stamp-writer.js';
+import { within } from '../support/test-daemon.js';
 import { waitFor } from '../support/wait-for.js';
 
 const RIVALS = ['cancel', 'cancel at target', 'cut', 'cut and cancel', 'explicit cutover', 'pause'] as const;
 const STAMPS = 2 * MiB;
+/** From the end of a migration to the refusal of every writer at its source. */
+const FENCED_MAX_MS = 10_000;
 
 const { rounds, seed } = new Command('cutover-race')
   .description(
@@ -93,7 +96,11 @@ const race = async (t: Teardown): Promise<number> => {
     }
     const { state } = await source.client.get(migration.id);
     if (state !== 'completed') await stamps.stop();
-    else await stamps.ended();
+    else
+      await within(stamps.ended(), FENCED_MAX_MS, () => 'not fenced').catch(async () => {
+        errors.push('G3: the source goes on taking writes');
+        await stamps.stop();
+      });
     const kept = state !== 'completed';
     if (!isFinal(state)) errors.push(`no end: ${state}`);
     if (kept && outcome === 'taken')
