@@ -275,3 +275,16 @@ t.test('what the driver reports of the move is shown, and how long the VM stood 
   t.equal(task.ramLeft, undefined, 'which is over');
   t.match(world.texts(id).join('\n'), /the driver has moved the VM, which stood still for 37 ms/);
 });
+
+t.test('a target that is lost while it is copied to, and one that is back, are said', async (t) => {
+  const world = await SchedulerWorld.open(t);
+  const { id } = await world.submit();
+  await world.untilState(id, 'copying');
+  const error = { code: 'UNAVAILABLE', message: 'no route to b' } as const;
+  world.hosts.set('m1', 'interrupted', { error });
+  await world.until(() => /lost b/.test(world.scheduler.get(id).reason), 'it is said');
+  t.equal(world.scheduler.get(id).reason, 'a has lost b and tries again: no route to b');
+  world.hosts.set('m1', 'bulk-copy');
+  await world.until(() => world.scheduler.get(id).reason === 'copies again', 'it is said');
+  t.equal(world.scheduler.get(id).state, 'copying');
+});

@@ -1,5 +1,6 @@
 import fc from 'fast-check';
 import t from 'tap';
+import type { HypervisorDriver } from '../../src/broker/scheduler/hypervisor-driver.js';
 import { QueueError, TaskStore } from '../../src/broker/scheduler/task-store.js';
 import { MigrateFsError } from '../../src/leaves/errors.js';
 import { TASK_EDGES } from '../../src/leaves/scheduler.js';
@@ -59,6 +60,44 @@ t.test('a host that the topology has lost harms nobody else', async (t) => {
   await world.restart();
   await world.until(() => world.hosts.paths.size > 0, 'the other one is told its path');
   t.same([...world.hosts.paths.keys()], [world.hosts.of('vm9.raw').snapshot.id]);
+});
+
+t.test(
+  'a driver that the configuration has lost: nothing is moved, and the migration is cancelled',
+  async (t) => {
+    const drivers = new Map<string, HypervisorDriver>();
+    const world = await SchedulerWorld.open(t, { drivers });
+    drivers.set('fake', world.driver);
+    const { id } = await world.submit();
+    await world.untilState(id, 'copying');
+    drivers.clear();
+    await world.restart();
+    world.hosts.set('m1', 'mirroring');
+    const { error } = await world.untilState(id, 'failed');
+    t.equal(error?.message, "the scheduler's configuration has no driver 'fake' any more");
+    t.equal(world.hosts.find('m1').snapshot.state, 'cancelled');
+    t.equal(world.driver.begun, 0);
+  },
+);
+
+t.test('a driver that is lost while it moves the VM: the images are left alone', async (t) => {
+  const drivers = new Map<string, HypervisorDriver>();
+  const world = await SchedulerWorld.open(t, { drivers });
+  drivers.set('fake', world.driver);
+  const { id } = await world.submit();
+  await world.untilState(id, 'copying');
+  world.hosts.set('m1', 'mirroring');
+  await world.untilState(id, 'handing-over');
+  drivers.clear();
+  await world.restart();
+  const { error } = await world.untilState(id, 'failed');
+  t.match(error?.message, /no driver 'fake' any more; whether the driver had moved the VM is not known/);
+  t.equal(world.hosts.find('m1').snapshot.state, 'mirroring');
+  t.same(
+    world.logged.filter(({ level }) => level === 'error'),
+    [],
+    'and is no defect',
+  );
 });
 
 t.test('a queue that cannot be written delays a task and changes nothing else', async (t) => {

@@ -156,3 +156,17 @@ t.test(
     await world.until(() => world.hosts.paths.get(snapshot.id)?.[0]?.sharers.length === 0, 'it is told');
   },
 );
+
+t.test('a clock that is set back does not keep the reason of a task from being renewed', async (t) => {
+  const world = await SchedulerWorld.open(t);
+  const at = millis(BEGIN);
+  world.hotSpots.set([
+    { link: 'link-b', at, saturated: true, hot: true, rate: 120e6, source: 'prometheus query tor' },
+  ]);
+  const { id } = await world.submit({ deadline: millis(BEGIN + 3_600_000) });
+  const hot = (): readonly string[] => world.texts(id).filter((text) => /link-b is hot/.test(text));
+  await world.until(() => hot().length === 1, 'it is postponed');
+  world.clock.wallAhead -= 1_800_000;
+  await world.until(() => hot().length > 1, 'and says so with new numbers');
+  t.ok(world.clock.now() < BEGIN + 180_000, `after ${world.clock.now() - BEGIN} ms`);
+});

@@ -7,9 +7,10 @@ import type { RunContext } from './run-context.js';
 
 export const copyDisks = async (context: RunContext, signal: AbortSignal): Promise<void> => {
   const { hosts, clock } = context.env;
-  const { source, driver, vmMoved, state } = context.task;
-  const migrationId = (state as { migrationId: string }).migrationId;
+  const { source, driver, vmMoved } = context.task;
+  const { migrationId } = context.task.state as { readonly migrationId: string };
   let troubled = false;
+  let state: MigrationSnapshot['state'] | undefined;
   for await (const view of watchMigration(hosts, source, migrationId, clock, signal)) {
     // A cancellation that was answered counts before a report that is newer.
     signal.throwIfAborted();
@@ -22,9 +23,24 @@ export const copyDisks = async (context: RunContext, signal: AbortSignal): Promi
     if (troubled) context.env.book.note(context.id, `${source} answers again`);
     troubled = false;
     context.report(view.snapshot);
+    noteHalt(context, view.snapshot, state);
+    ({ state } = view.snapshot);
     const done = await onReport(context, view.snapshot, migrationId, driver === NO_DRIVER || vmMoved, signal);
     if (done) return;
   }
+};
+
+/** Says when the copying stands still, and when it goes on. */
+const noteHalt = (
+  { env: { book }, id, task: { source, target } }: RunContext,
+  { state, error }: MigrationSnapshot,
+  before: MigrationSnapshot['state'] | undefined,
+): void => {
+  if (state === before) return;
+  if (state === 'interrupted')
+    book.note(id, `${source} has lost ${target} and tries again: ${error?.message ?? 'no reason given'}`);
+  else if (state === 'paused') book.note(id, `paused at ${source}`);
+  else if (before === 'interrupted' || before === 'paused') book.note(id, 'copies again');
 };
 
 /** Whether the step is over. */

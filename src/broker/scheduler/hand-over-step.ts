@@ -18,6 +18,12 @@ export const beginHandOver = async (
 ): Promise<void> => {
   const { moves, book } = context.env;
   const { source, target, driver } = context.task;
+  try {
+    context.driver();
+  } catch (error) {
+    if (!(error instanceof MigrateFsError)) throw error;
+    return context.beginRollBack('failed', error.message, error.code);
+  }
   const hosts = [source, target];
   const waits = !hosts.every((host) => moves.isFree(host));
   if (waits) book.note(context.id, `in sync; waits for other moves of ${source} or ${target}`);
@@ -49,7 +55,6 @@ const handOver = async (context: RunContext, signal: AbortSignal): Promise<void>
   const { source, state } = context.task;
   if (state.kind !== 'handing-over') return;
   const { migrationId } = state;
-  const driver = context.driver();
   const broken = new AbortController();
   const follow = async (): Promise<void> => {
     for await (const view of watchMigration(hosts, source, migrationId, clock, both)) {
@@ -63,7 +68,9 @@ const handOver = async (context: RunContext, signal: AbortSignal): Promise<void>
   const following = follow().catch(() => undefined);
   const progress = new MoveReports(context);
   try {
-    await driver.move(context.job(migrationId), AbortSignal.any([signal, broken.signal]), progress.take);
+    await context
+      .driver()
+      .move(context.job(migrationId), AbortSignal.any([signal, broken.signal]), progress.take);
     over.abort();
     const { vmDowntime } = progress.last;
     const still = vmDowntime === undefined ? '' : `, which stood still for ${formatDuration(vmDowntime)}`;

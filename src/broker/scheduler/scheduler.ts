@@ -324,7 +324,7 @@ export class Scheduler implements SchedulerControl, AsyncDisposable {
       if (step.action === 'start') this.#startTask(step.id, step.reason);
       // What waits for its next attempt has said so already.
       else if (retryAfter(book.get(step.id), now) === undefined)
-        this.#noteReason(step.id, `${step.cause}:${step.reason.replace(/[\d.:]+/g, '')}`, step.reason, now);
+        this.#noteReason(step.id, `${step.cause}:${step.reason.replace(/[\d.:]+/g, '')}`, step.reason);
     }
   }
 
@@ -365,10 +365,11 @@ export class Scheduler implements SchedulerControl, AsyncDisposable {
   }
 
   /** Records why a task waits when that changes; when only its numbers do, now and then. */
-  #noteReason(id: string, key: string, reason: string, now: Millis): void {
+  #noteReason(id: string, key: string, reason: string): void {
     const last = this.#reasons.get(id);
-    if (last?.key === key && now - last.at < REASON_PERIOD) return;
-    this.#reasons.set(id, { key, at: now });
+    const at = this.#options.clock.now();
+    if (last?.key === key && at - last.at < REASON_PERIOD) return;
+    this.#reasons.set(id, { key, at });
     if (this.#options.book.get(id).reason !== reason) this.#options.book.note(id, reason);
   }
 
