@@ -60,12 +60,9 @@ for (const transport of TRANSPORTS) {
       refusedWith(t, result, /no permission to mount/, /run as root/);
     });
     await t.test('not root', async (t) => {
-      const nobody = ['--reuid=65534', '--regid=65534', '--clear-groups'];
-      const readable = await run('setpriv', [...nobody, 'test', '-r', CLI]);
-      if (readable.code !== 0) {
-        t.pass('not tried', { skip: 'this checkout cannot be read by another user' });
-        return;
-      }
+      // It may read the checkout, wherever that is.
+      const reader = ['--inh-caps=+dac_override', '--ambient-caps=+dac_override'];
+      const nobody = ['--reuid=65534', '--regid=65534', '--clear-groups', ...reader];
       const command = [process.execPath, CLI, ...mountArgs(transport, images, mountpoint)];
       refusedWith(t, await run('setpriv', [...nobody, ...command]), /no permission/, /run as root/);
     });
