@@ -7,7 +7,7 @@ import { simulate } from './fluid-simulator.js';
 import { MB, termsOf } from './policy-cases.js';
 
 /** From this part of the time to the deadline on, the guest wants `writes` times what the link carries. */
-export interface Stage {
+interface Stage {
   readonly from: number;
   readonly writes: number;
 }
