@@ -55,6 +55,11 @@ const ROWS: readonly Row[] = [
   },
   { what: 'downtime that QEMU claims, ms', digits: 0, value: (m) => m.claimed },
   { what: 'on the wire, MB', digits: 0, value: (m) => m.wire / MB, better: 'less' },
+  {
+    what: 'beyond the disk, bytes for each that the guest wrote in the copy',
+    digits: 2,
+    value: (m) => m.extra,
+  },
 ];
 
 type Moves = ReadonlyMap<MoverName, readonly VmMove[]>;

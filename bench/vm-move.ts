@@ -40,6 +40,8 @@ export interface VmMove {
   readonly claimed: number;
   /** Bytes on the cable of the source, both directions, during copy and hand-over. */
   readonly wire: number;
+  /** Of these, beyond the disk itself, for each byte that the guest wrote during the copy. */
+  readonly extra: number;
 }
 
 /** Records that the guest flushes on the target before it ends. */
@@ -127,15 +129,19 @@ export const moveVm = async (
     ...(await recordFaults(lines, [mover.targetFile], workload, master.pattern.untouched)),
   ];
   if (statSync(mover.targetFile).size !== size) faults.push('the disk has another size on the target');
+  const wire = copied + handedOver;
+  const copying = rateBetween(old, began, inSync);
   return {
     faults,
     copy: (inSync - began) / 1000,
     handOver: (resumed.at - ordered) / 1000,
     before: rateBetween(old, watched, began),
-    copying: rateBetween(old, began, inSync),
+    // With shared storage there is no copy.
+    copying: name === 'shared' ? Number.NaN : copying,
     inSync: rateBetween(old, watchedInSync, ordered),
     downtime: resumed.at - progressOf(old.lines).at(-1)!.at,
     claimed,
-    wire: copied + handedOver,
+    wire,
+    extra: (wire - size) / ((copying * (inSync - began)) / 1000),
   };
 };
