@@ -15,8 +15,8 @@ const CUTOVER_DRAIN_MAX = millis(10_000);
 
 /**
  * After the fence: waits until the target has acknowledged everything, then flushes both sides. No grace period is
- * needed: a mirrored image is changed by this thread only. UNAVAILABLE: not within `CUTOVER_DRAIN_MAX`, or the connection broke. ABORTED: a write failed meanwhile, so
- * the images are not in sync. INTERNAL: the source cannot flush. Rejects with the signal's reason.
+ * needed: a mirrored image is changed by this thread only. UNAVAILABLE: not within `CUTOVER_DRAIN_MAX`, or the
+ * connection broke. INTERNAL: the source cannot flush. Rejects with the signal's reason.
  */
 export const drainAndFlush = async (
   group: ImageGroup,
@@ -29,7 +29,6 @@ export const drainAndFlush = async (
     await wire.inFlight.drained(either);
     await Promise.all(group.images.map((image) => flushBoth(group, image, wire, false, either)));
   });
-  if (!group.clean) throw new MigrateFsError('ABORTED', 'a write failed while the images were drained');
 };
 
 /**
@@ -48,19 +47,33 @@ export const flushAhead = (
   });
 
 /**
- * Holds new writes, gets everything to the target, flushes both sides and persists that `peer` owns the images. Errors:
- * those of the steps; then `group.unfence` gives the images back.
+ * Holds new writes, gets everything to the target and flushes both sides; `fence` may follow. Errors: those of the
+ * steps; then `group.unfence` gives the images back.
  */
-export const fenceDurably = async (
+export const quiesce = async (
   group: ImageGroup,
   wire: SourceWire,
   environment: SourceEnvironment,
-  owner: { readonly id: string; readonly peer: string },
   signal: AbortSignal,
 ): Promise<void> => {
   await flushAhead(group, wire, environment, signal);
   group.fence();
   await drainAndFlush(group, wire, environment, signal);
+};
+
+/**
+ * Persists that `owner.peer` owns the quiesced images. Checked and done in this call, whose caller makes the offer before
+ * anything else has its turn: promises are several steps behind what they wait for, and a target that is lost between
+ * them has the images given back to their writers. ABORTED: a write failed meanwhile, so the images are not in sync.
+ * Others: those of the record, or the signal's reason; then nothing is fenced.
+ */
+export const fence = (
+  group: ImageGroup,
+  owner: { readonly id: string; readonly peer: string },
+  signal: AbortSignal,
+): void => {
+  signal.throwIfAborted();
+  if (!group.clean) throw new MigrateFsError('ABORTED', 'a write failed while the images were drained');
   group.assertTracked();
   persistFence(group.images, owner.id, owner.peer);
 };

@@ -1,6 +1,6 @@
 import { MigrateFsError, plainError } from '../../leaves/errors.js';
 import { millis } from '../../leaves/units.js';
-import { fenceDurably, nextGenerations, restoreRecords } from './cutover.js';
+import { fence, nextGenerations, quiesce, restoreRecords } from './cutover.js';
 import type { CutoverRequests } from './cutover-requests.js';
 import type { Log, SourceEnvironment } from './environment.js';
 import type { ImageGroup } from './image-group.js';
@@ -57,12 +57,14 @@ export class Offer {
     status.transitionTo('cutover');
     verification.stop(`migration ${id} cuts over`);
     try {
-      await fenceDurably(group, wire, environment, { id, peer: target }, signal);
+      await quiesce(group, wire, environment, signal);
+      fence(group, { id, peer: target }, signal);
     } catch (error) {
       signal.throwIfAborted();
       this.#giveUp(error instanceof MigrateFsError ? error : new MigrateFsError('INTERNAL', String(error)));
       return false;
     }
+    // No await between the fence and here.
     this.#made = true;
     group.seal();
     this.send();
