@@ -18,7 +18,13 @@ t.beforeEach(() => {
 });
 
 t.test('status shows the daemon and an aligned table', async (t) => {
-  control.put({ ...snapshotExample, id: 'a-longer-id', state: 'mirroring', netLimit: bytesPerSecond(5e6) });
+  control.put({
+    ...snapshotExample,
+    id: 'a-longer-id',
+    startedAt: snapshotExample.startedAt + 1,
+    state: 'mirroring',
+    netLimit: bytesPerSecond(5e6),
+  });
   const { code, stdout, stderr } = await cli('status');
   t.equal(code, 0, stderr);
   const [who, where, addresses, blank, heading, first, second] = stdout.split('\n');
