@@ -21,7 +21,7 @@ t.test('status shows the daemon and an aligned table', async (t) => {
   control.put({
     ...snapshotExample,
     id: 'a-longer-id',
-    startedAt: snapshotExample.startedAt + 1,
+    startedAt: millis(snapshotExample.startedAt + 1),
     state: 'mirroring',
     netLimit: bytesPerSecond(5e6),
   });
