@@ -50,6 +50,7 @@ export class TargetImage {
   readonly #locks = new ExtentLocks();
   readonly #route: RouteRequest;
   #size: Bytes;
+  #changes = 0;
 
   constructor(
     pinned: PinnedImage,
@@ -72,6 +73,11 @@ export class TargetImage {
     return this.#size;
   }
 
+  /** How many changes the source has sent; the size that it has already is none. */
+  get changes(): number {
+    return this.#changes;
+  }
+
   /** A guest's change that reached this replica; `reply` is called exactly once. */
   routed(request: RoutedRequest, reply: ReplyRouted): void {
     this.#route(this, request, reply);
@@ -83,6 +89,7 @@ export class TargetImage {
   }
 
   write(offset: number, chunks: PayloadChunks, applied: Applied): void {
+    this.#changes++;
     const length = payloadLength(chunks);
     const what = `cannot write ${this.name} at ${offset}`;
     const now = length <= WRITE_NOW_BYTES_MAX;
@@ -93,12 +100,14 @@ export class TargetImage {
   }
 
   punch(offset: number, length: number, applied: Applied): void {
+    this.#changes++;
     this.#ordered(offset, length, `cannot punch a hole in ${this.name} at ${offset}`, applied, () =>
       this.file.punch(offset, length),
     );
   }
 
   resize(size: number, applied: Applied): void {
+    if (size !== this.#size) this.#changes++;
     this.#ordered(0, TO_THE_END, `cannot resize ${this.name} to ${size}`, applied, () =>
       this.file.resize(size),
     );
@@ -106,6 +115,7 @@ export class TargetImage {
   }
 
   allocate(mode: number, offset: number, length: number, applied: Applied): void {
+    this.#changes++;
     this.#ordered(0, TO_THE_END, `cannot allocate in ${this.name} at ${offset}`, applied, () => {
       this.file.allocate(mode, offset, length);
       this.#size = bytes(this.file.size());

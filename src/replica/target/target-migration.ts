@@ -320,6 +320,7 @@ export class TargetMigration {
   }
 
   #interrupt(reason = new MigrateFsError('UNAVAILABLE', 'the source connected anew')): void {
+    if (reason.code === 'UNAVAILABLE') this.#gate.onBreak();
     this.#transitionTo('interrupted', plainError(reason));
   }
 
