@@ -1,5 +1,6 @@
 /** Whether one direction of a link is saturated, and whether others want it. Pure: time is an argument. */
 import type { Millis } from '../../leaves/units.js';
+import { millis } from '../../leaves/units.js';
 import type { Hysteresis, Thresholds } from './hysteresis.js';
 import { LOW, stepped } from './hysteresis.js';
 
@@ -27,6 +28,9 @@ export interface LinkState {
   readonly others: Hysteresis;
 }
 
+/** Of the time that a link has to be saturated: what own migrations send is an average over seconds already. */
+const OTHERS_RISE = 0.5;
+
 const UNKNOWN: LinkState = { saturation: LOW, others: LOW };
 
 /** The state after a sample. One that comes later than `staleAfter` after the one before begins anew. */
@@ -38,7 +42,12 @@ export const nextLinkState = (
 ): LinkState => {
   const state = previous?.at === undefined || at - previous.at > staleAfter ? UNKNOWN : previous;
   const { rise, fall } = thresholds;
-  const share = { upper: thresholds.others, lower: thresholds.others / 2, rise, fall };
+  const share = {
+    upper: thresholds.others,
+    lower: thresholds.others / 2,
+    rise: millis(rise * OTHERS_RISE),
+    fall,
+  };
   const saturation = stepped(state.saturation, at, utilisation, thresholds);
   // Who wanted it then says nothing of who fills it next.
   const cooled = state.saturation.high && !saturation.high;

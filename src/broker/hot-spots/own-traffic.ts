@@ -33,9 +33,9 @@ interface Meter {
 
 /**
  * Rates are taken over as much at least, so that what is in flight at its beginning (a quarter of a second's worth) is a
- * small part of it; snapshots come about twice a second.
+ * small part of it; snapshots come about twice a second. What was sent before others came is in it for as long.
  */
-const WINDOW = millis(3000);
+const WINDOW = millis(2000);
 /** Without a snapshot for so long, nothing moves. */
 const SILENT = millis(4000);
 const METERS_MAX = 4096;

@@ -31,3 +31,13 @@ t.test('what others wanted before it cooled does not make it hot when this host 
   const hot = judged([...load, ...ending, ...own]);
   t.equal(hot.lastIndexOf(true), load.length + 3, 'until two seconds after the load');
 });
+
+t.test(
+  'a link that own migrations fill becomes hot half the time to rise after others want it',
+  async (t) => {
+    const hot = judged([...times(6, [1, 0] as const), ...times(3, [1, 0.3] as const)]);
+    t.same(hot, [...times(7, false), true, true]);
+    const brief = judged([...times(6, [1, 0] as const), [1, 0.3], ...times(4, [1, 0] as const)]);
+    t.notOk(brief.includes(true), 'a single sample may be a matter of when each was counted');
+  },
+);
