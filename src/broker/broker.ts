@@ -7,7 +7,6 @@ import type {
   PathLink,
 } from '../leaves/broker.js';
 import type { Clock } from '../leaves/clock.js';
-import { pause } from '../leaves/clock.js';
 import type { ErrorCode } from '../leaves/errors.js';
 import { MigrateFsError, plainError } from '../leaves/errors.js';
 import type { HotSpots } from '../leaves/hot-spots.js';
@@ -15,6 +14,7 @@ import type { LogSink } from '../leaves/log-sink.js';
 import type { Bytes, BytesPerSecond, Millis } from '../leaves/units.js';
 import { bytes, millis, UNLIMITED } from '../leaves/units.js';
 import { BackOffRequests } from './back-off-requests.js';
+import { NextLook } from './next-look.js';
 import type { Case, Congestion, Decision, Observation } from './policy/decision.js';
 import { decisionPeriod } from './policy/period.js';
 import type { ControlPoints, Peers } from './ports.js';
@@ -132,12 +132,13 @@ export class Broker {
 
   /** Resolves when the migration has ended or `signal` aborts, with no limit of the broker in force; never rejects. */
   async run(signal: AbortSignal): Promise<void> {
-    const { clock } = this.#options;
+    const { clock, hotSpots } = this.#options;
+    const next = new NextLook({ clock, hotSpots, isNews: (link) => this.#isNews(link) });
     let wait = millis(Math.min(this.#period, FIRST_LOOK_MAX));
     let asking: Promise<void> = Promise.resolve();
     try {
       do {
-        await Promise.all([pause(clock, wait, signal), asking]);
+        await Promise.all([next.due(wait, signal), asking]);
         asking = Promise.resolve();
         wait = this.#period;
         try {
@@ -161,6 +162,12 @@ export class Broker {
 
   get #zone(): BrokerZone {
     return this.#decision?.zone ?? 'calm';
+  }
+
+  /** Before the first look there is nothing to be early for. */
+  #isNews(link: string): boolean {
+    const known = this.#decisions === 0 || this.#congestion.hotLinks.includes(link);
+    return !known && this.path.some((each) => each.link === link);
   }
 
   /** One look and what follows from it. False: the migration has ended. */

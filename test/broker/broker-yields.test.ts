@@ -75,6 +75,39 @@ t.test('a hot link of the path makes it yield within two periods, another link d
   t.equal(migration.netLimit, UNLIMITED, 'saturated by migrations alone is not hot');
 });
 
+t.test(
+  'it yields as soon as a link of the path becomes hot, however long the period, once a period',
+  async (t) => {
+    const world = new BrokerWorld();
+    t.teardown(() => world.host.close());
+    world.hotSpots.towards.set('host-b', 'eth0');
+    const migration = world.begin('m1', { choice: { period: millis(60_000) } });
+    await world.host.setPath('m1', [{ link: 'tor3', sharers: [] }]);
+    await world.clock.advance(10_000);
+    t.equal(migration.netLimit, UNLIMITED);
+    world.hotSpots.set('eth1', { hot: true, saturated: true });
+    await world.clock.advance(1);
+    t.equal(migration.netLimit, UNLIMITED, 'another link');
+    world.hotSpots.set('eth0', { hot: true, saturated: true });
+    await world.clock.advance(1);
+    t.equal(migration.netLimit, 20 * MB);
+    for (const [cool, hot] of [
+      ['eth0', 'tor3'],
+      ['tor3', 'eth0'],
+      ['eth0', 'eth0'],
+      ['eth0', 'tor3'],
+    ] as const) {
+      world.hotSpots.set(cool, {});
+      await world.clock.advance(5_000);
+      world.hotSpots.set(hot, { hot: true, saturated: true });
+      await world.clock.advance(5_000);
+    }
+    t.equal(migration.netLimit, 20 * MB, 'links that come and go halve nothing more often');
+    await world.clock.advance(20_000);
+    t.equal(migration.netLimit, 10 * MB, 'a period after the early look');
+  },
+);
+
 t.test('never slower than the floor', async (t) => {
   const world = new BrokerWorld();
   t.teardown(() => world.host.close());

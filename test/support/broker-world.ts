@@ -80,18 +80,22 @@ class FakeHotSpots implements LocalHotSpots {
   readonly links = new Map<string, LinkLoad>();
   /** Interfaces by host. */
   readonly towards = new Map<string, string>();
+  readonly #listeners = new Set<(load: LinkLoad) => void>();
 
   set(link: string, change: Partial<LinkLoad>): void {
     const none = { link, at: millis(0), saturated: false, hot: false, source: 'test' };
-    this.links.set(link, { ...none, ...change });
+    const load = { ...none, ...change };
+    this.links.set(link, load);
+    for (const listener of this.#listeners) listener(load);
   }
 
   loads(): readonly LinkLoad[] {
     return [...this.links.values()];
   }
 
-  watch(): () => void {
-    return () => {};
+  watch(listener: (load: LinkLoad) => void): () => void {
+    this.#listeners.add(listener);
+    return () => this.#listeners.delete(listener);
   }
 
   linkTowards(host: string): string | undefined {
