@@ -10,6 +10,12 @@ import type { NetworkMemory } from './decision.js';
  */
 const RETURN_WORTH = 0.1;
 
+/**
+ * Who has nothing to give may go on as before, with this factor to what was sent: on a busy link a limit is rarely used
+ * up, and lowered to what was sent each time it would sink period by period into danger.
+ */
+const HEADROOM = 1.25;
+
 export type NetworkAction = 'none' | 'reduce' | 'hold' | 'raise' | 'remove';
 
 export interface NetworkLimit {
@@ -44,8 +50,9 @@ const reduced = (
   // It sends nothing that could be reduced; once it does, it begins where an increase would.
   if (!use.copying) return limited ? limit : atLeast(terms.floor, terms.step);
   const rate = Math.max(Math.min(use.rate, limit), terms.floor);
+  if (use.keep >= rate) return atLeast(terms.floor, Math.min(limit, rate * HEADROOM));
   const { lastAction, lastOk } = memory;
-  const keep = Math.min(use.keep, rate);
+  const { keep } = use;
   const worth = limited ? rate : rate * (1 - RETURN_WORTH);
   if (lastAction === 'increase' && lastOk !== undefined && lastOk < worth)
     return atLeast(terms.floor, Math.max(lastOk, keep));

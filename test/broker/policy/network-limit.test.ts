@@ -100,9 +100,18 @@ t.test('Algorithm 2, line by line', async (t) => {
   });
 });
 
+t.test('who has nothing to give keeps its limit, although it sends a little less', async (t) => {
+  const memory = { lastAction: 'reduce', quietPeriods: 0 } as const;
+  const use = { ...sending(52), keep: 58 * MB };
+  const { limit, action } = networkLimit(terms, true, use, mb(60), memory);
+  t.match({ limit, action }, { limit: 60 * MB, action: 'reduce' });
+  t.equal(networkLimit(terms, true, { ...use, keep: 40 * MB }, mb(60), memory).limit, 40 * MB);
+  t.equal(networkLimit(terms, true, use, mb(100), memory).limit, 65 * MB, 'a quarter more than it sends');
+});
+
 t.test('what is given up stops at what keeps it out of danger', async (t) => {
   t.equal(networkLimit(terms, true, { ...sending(100), keep: 70 * MB }, UNLIMITED).limit, 70 * MB);
-  t.equal(networkLimit(terms, true, { ...sending(100), keep: 170 * MB }, UNLIMITED).limit, 100 * MB);
+  t.equal(networkLimit(terms, true, { ...sending(100), keep: 170 * MB }, UNLIMITED).limit, 125 * MB);
   const kept = networkLimit(terms, true, { ...sending(50), keep: 45 * MB }, mb(50), {
     ...INCREASED,
     lastOk: mb(40),
@@ -185,7 +194,8 @@ t.test('property: it yields within two periods: to half, or to what it has to ke
       const rate = Math.min(use.rate, first.limit);
       const second = networkLimit(terms, true, { ...copying, rate }, first.limit, first.memory);
       const half = Math.max(Math.min(use.rate, limit), terms.floor) / 2;
-      return second.limit <= Math.max(terms.floor, half + 1, Math.min(use.keep, use.rate) + 1);
+      const kept = Math.min(use.keep, Math.max(use.rate, terms.floor)) * 1.25;
+      return second.limit <= Math.max(terms.floor, half + 1, kept + 1);
     }),
     { numRuns: 2000 },
   );
