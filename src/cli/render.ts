@@ -104,8 +104,13 @@ export const endLine = (snapshot: MigrationSnapshot): string => {
 export const toJson = (value: unknown): string =>
   JSON.stringify(value, (_key, inner: unknown) => (inner === UNLIMITED ? 0 : inner));
 
-/** Rows with aligned columns, two blanks between them. */
-export const table = (rows: readonly (readonly string[])[]): string => {
+/** A name may contain what would end the line or steer the terminal. */
+const printable = (text: string): string =>
+  text.replace(/\p{Cc}/gu, (character) => `\\x${character.charCodeAt(0).toString(16).padStart(2, '0')}`);
+
+/** Rows with aligned columns, two blanks between them; control characters in a cell are shown as `\x0a`. */
+export const table = (cells: readonly (readonly string[])[]): string => {
+  const rows = cells.map((row) => row.map(printable));
   const widths = (rows[0] ?? []).map((_, column) => Math.max(...rows.map((row) => row[column]?.length ?? 0)));
   return rows
     .map((row) =>

@@ -66,24 +66,40 @@ export interface ServerKind {
 
 export const DAEMON: ServerKind = { what: 'daemon', command: 'migratefs mount' };
 
+const TLS_TROUBLE = /certificate|wrong version number|ECONNRESET|Failed to connect/i;
+
+/** Of what grpc-js says, the cause. */
+const causeOf = (details: string): string =>
+  /Last error: (?:Error(?: \[\w+\])?: )?(.*?)(?: \([-\d:.TZ]+\))?\.? Resolution note:/.exec(details)?.[1] ??
+  details;
+
+const unreachable = (details: string, server: string, { what, command }: ServerKind): string => {
+  const here = `cannot reach the ${what} at ${server}: is \`${command}\` running there`;
+  if (/ECONNREFUSED/.test(details)) return `${here}?`;
+  const fit = TLS_TROUBLE.test(details)
+    ? ', and do --tls-ca, --tls-cert and --tls-key fit it (none of them, if it has no certificates)'
+    : '';
+  return `${here}${fit}? (${causeOf(oneLine(details))})`;
+};
+
 /** The error a client sees; `server` is the address that was called. */
 export const errorOfStatus = (
   error: ServiceError,
   server: string,
-  { what, command }: ServerKind = DAEMON,
+  kind: ServerKind = DAEMON,
 ): MigrateFsError => {
   const code = codeOf(status[error.code] ?? '');
   const answered = error.metadata?.get(ANSWERED).length > 0;
   const options = { cause: error };
-  if (!answered && code === 'UNAVAILABLE') {
-    const refused = /ECONNREFUSED/.test(error.details);
-    const why = refused ? '' : ` (${oneLine(error.details)})`;
+  const { what, command } = kind;
+  if (!answered && code === 'UNAVAILABLE')
+    return new MigrateFsError(code, unreachable(error.details, server, kind), options);
+  if (!answered && code === 'UNIMPLEMENTED')
     return new MigrateFsError(
       code,
-      `cannot reach the ${what} at ${server}: is \`${command}\` running there?${why}`,
+      `what serves at ${server} does not know this call: is it \`${command}\`, and of this version?`,
       options,
     );
-  }
   if (!answered && code === 'DEADLINE_EXCEEDED')
     return new MigrateFsError(code, `the ${what} at ${server} did not answer in time`, options);
   return new MigrateFsError(

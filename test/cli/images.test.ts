@@ -35,6 +35,14 @@ t.test('images shows who owns each, a path below the mount point included', asyn
   );
 });
 
+t.test('a name with control characters keeps to its line and does not steer the terminal', async (t) => {
+  const { stdout } = await runCli(['images', 'vm1/a\n\u001b[2J.raw', ...server]);
+  const lines = stdout.trimEnd().split('\n');
+  t.equal(lines.length, 2);
+  t.match(lines[1], /^vm1\/a\\x0a\\x1b\[2J\.raw {2}NOT_FOUND/);
+  t.notOk(stdout.includes('\u001b'));
+});
+
 t.test('images --json is one line each, in the order asked for, however many', async (t) => {
   const names = Array.from({ length: 70 }, (_, index) => `vm1/${index}.raw`);
   const { stdout } = await runCli(['images', ...names, 'vm1/a.raw', '--json', ...server]);

@@ -2,6 +2,7 @@ import { createServer } from 'node:net';
 import t from 'tap';
 import { connect } from '../../src/control/control-client.js';
 import { serveControl } from '../../src/control/control-server.js';
+import { SchedulerClient } from '../../src/control/scheduler-client.js';
 import type { ErrorCode } from '../../src/leaves/errors.js';
 import { MigrateFsError } from '../../src/leaves/errors.js';
 import { parseHostPort } from '../../src/leaves/host-port.js';
@@ -124,6 +125,11 @@ t.test('a daemon that is not there is one line with the remedy', async (t) => {
   };
   await t.rejects(nobody.status(), expected);
   await t.rejects(nobody.watch('').next(), expected);
+});
+
+t.test('a daemon that is asked for what the scheduler does says whom to ask', async (t) => {
+  using misled = new SchedulerClient({ server: parseHostPort(fixture.server.address) });
+  await t.rejects(misled.status(), { code: 'UNIMPLEMENTED', message: /is it `migratefs scheduler`/ });
 });
 
 t.test('UNAVAILABLE from the daemon itself is not taken for an unreachable daemon', async (t) => {

@@ -64,6 +64,19 @@ t.test('G7: a client without or with a foreign certificate gets nothing', async 
   await t.rejects(nameless.status(), { code: 'UNAVAILABLE' });
 });
 
+t.test('a client whose certificates do not fit is told to look at them', async (t) => {
+  const hint = / do --tls-ca, --tls-cert and --tls-key fit it /;
+  using plain = connect({ server });
+  await t.rejects(plain.status(), { message: hint });
+  using foreign = connect({ server, tls: strangers });
+  await t.rejects(foreign.status(), { message: hint });
+  await t.rejects(foreign.status(), { message: /\(self-signed certificate in certificate chain\)$/ });
+  const open = await controlFixture();
+  t.teardown(() => open.server.close());
+  using careful = connect({ server: parseHostPort(open.server.address), tls: ours });
+  await t.rejects(careful.status(), { message: hint });
+});
+
 t.test('nothing older than TLS 1.3 is spoken', async (t) => {
   const attempt = (version: 'TLSv1.2' | 'TLSv1.3'): Promise<string | null> =>
     new Promise((resolve, reject) => {

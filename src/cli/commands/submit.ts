@@ -130,7 +130,11 @@ export const submitCommand = (): Command =>
       .option('--driver <name>', "how the VM is moved; 'none': disks only")
       .option('--insist', 'take it even if the deadline cannot be met', false)
       .option('--request-id <id>', 'the same id makes the same task')
-      .option('--wait', 'follow it to its end; exit code 1 unless it is done', false)
+      .option(
+        '--wait',
+        'follow it to its end; exit code 1 unless it is done; Ctrl-C leaves the task in the queue',
+        false,
+      )
       .option('--json', 'the task as a line of JSON, with --wait each change', false),
   )
     .addHelpText('after', HELP)
