@@ -2,9 +2,11 @@ import type { Clock } from './clock.js';
 import type { BytesPerSecond, Millis } from './units.js';
 import { KiB, millis } from './units.js';
 
-/** Who asks for tokens. While both wait, the bytes are shared evenly, so that neither starves. */
+/**
+ * Who asks for tokens. While both do, the bytes are shared evenly, so that neither starves: a write that follows the
+ * answer to the one before has its half too, although it never waits when a copy is through.
+ */
 export type Lane = 'copy' | 'write';
-const LANES: readonly Lane[] = ['copy', 'write'];
 
 /** How much of its rate a bucket may save up while nobody asks. */
 const BURST: Millis = millis(50);
@@ -64,8 +66,11 @@ export class TokenBucket {
   take(amount: number, lane: Lane, signal?: AbortSignal): Promise<void> | undefined {
     if (this.#rate === Number.POSITIVE_INFINITY) return undefined;
     this.#fill();
-    if (this.#level > 0 && this.waiting === 0) {
-      this.#level -= amount;
+    this.#enter(lane);
+    const queue = this.#queues[lane];
+    const first = queue.waiters.length === 0;
+    if ((this.#level > 0 && this.waiting === 0) || (lane === 'write' && first && this.#mayOverdraw(amount))) {
+      this.#grant(queue, amount);
       return undefined;
     }
     return this.#wait(amount, lane, signal);
@@ -82,10 +87,6 @@ export class TokenBucket {
     return new Promise((resolve, reject) => {
       if (signal?.aborted) return reject(signal.reason as Error);
       const queue = this.#queues[lane];
-      const other = this.#queues[lane === 'copy' ? 'write' : 'copy'];
-      if (queue.waiters.length === 0 && other.waiters.length > 0) {
-        queue.served = Math.max(queue.served, other.served);
-      }
       const waiter: Waiter = {
         amount,
         grant: () => {
@@ -112,12 +113,9 @@ export class TokenBucket {
   #serve(): void {
     this.#forget();
     this.#fill();
-    while (this.#level > 0 || this.#rate === Number.POSITIVE_INFINITY) {
-      const queue = this.#nextQueue();
-      if (!queue) return;
+    for (let queue = this.#nextQueue(); queue; queue = this.#nextQueue()) {
       const waiter = queue.waiters.shift()!;
-      if (this.#rate !== Number.POSITIVE_INFINITY) this.#level -= waiter.amount;
-      queue.served += waiter.amount;
+      this.#grant(queue, waiter.amount);
       waiter.grant();
     }
     if (this.waiting === 0) return;
@@ -128,13 +126,33 @@ export class TokenBucket {
     });
   }
 
+  /** A lane that was idle owes nothing, and has saved up next to nothing. */
+  #enter(lane: Lane): void {
+    const { copy, write } = this.#queues;
+    if (lane === 'copy' && copy.waiters.length === 0) copy.served = Math.max(copy.served, write.served);
+    if (lane === 'write' && write.waiters.length === 0)
+      write.served = Math.max(write.served, copy.served - this.#capacity());
+  }
+
+  /** Copies have had so much more that a write need not wait until that is paid; whoever copies next waits for both. */
+  #mayOverdraw(amount: number): boolean {
+    const { copy, write } = this.#queues;
+    return write.served + amount <= copy.served;
+  }
+
+  #grant(queue: Queue, amount: number): void {
+    if (Number.isFinite(this.#rate)) this.#level -= amount;
+    queue.served += amount;
+  }
+
+  /** Whose turn it is now. */
   #nextQueue(): Queue | undefined {
-    let next: Queue | undefined;
-    for (const lane of LANES) {
-      const queue = this.#queues[lane];
-      if (queue.waiters.length > 0 && (!next || queue.served < next.served)) next = queue;
-    }
-    return next;
+    const { copy, write } = this.#queues;
+    const [first] = write.waiters;
+    if (first && this.#mayOverdraw(first.amount)) return write;
+    if (this.#level <= 0 && Number.isFinite(this.#rate)) return undefined;
+    if (first && (copy.waiters.length === 0 || write.served < copy.served)) return write;
+    return copy.waiters.length > 0 ? copy : undefined;
   }
 
   #fill(): void {

@@ -92,6 +92,33 @@ t.test('two lanes that wait share the bytes evenly, in order within a lane', asy
   );
 });
 
+t.test('a writer that waits for each answer has its half beside large copies, within the rate', async (t) => {
+  const clock = new ManualClock();
+  const bucket = new TokenBucket(clock, bytesPerSecond(10 * MiB));
+  const got = { copy: 0, write: 0 };
+  const slowest = { copy: 0, write: 0 };
+  let stopped = false;
+  const use = async (lane: 'copy' | 'write', amount: number, pause: number): Promise<void> => {
+    while (!stopped) {
+      const asked = clock.now();
+      await bucket.take(amount, lane);
+      slowest[lane] = Math.max(slowest[lane], clock.now() - asked);
+      got[lane] += amount;
+      if (pause > 0) await new Promise<void>((resolve) => clock.after(pause as Millis, resolve));
+    }
+  };
+  const users = [use('copy', 200 * KiB, 0), use('write', 16 * KiB, 1)];
+  await clock.advance(20_000);
+  const { copy, write } = got;
+  t.ok(write > 0.45 * (copy + write) && write < 0.55 * (copy + write), `${write} of ${copy + write}`);
+  t.ok(copy + write < 200 * MiB * 1.01, `${(copy + write) / MiB} MiB in 20 s`);
+  t.ok(slowest.write <= 60 && slowest.copy <= 100, `waited ${slowest.write} and ${slowest.copy} ms`);
+  stopped = true;
+  bucket.setRate(UNLIMITED);
+  await clock.advance(10);
+  await Promise.all(users);
+});
+
 t.test('a lane that was idle saves nothing up and owes nothing', async (t) => {
   const clock = new ManualClock();
   const bucket = new TokenBucket(clock, bytesPerSecond(1 * MiB));
@@ -121,7 +148,7 @@ t.test('a new rate reaches those who wait', async (t) => {
   const bucket = new TokenBucket(clock, bytesPerSecond(1 * KiB));
   bucket.take(1 * MiB, 'copy');
   let granted = false;
-  void bucket.take(1, 'write')?.then(() => {
+  void bucket.take(64 * KiB, 'write')?.then(() => {
     granted = true;
   });
   await clock.advance(5_000);
