@@ -15,7 +15,7 @@ import type { TaskBook } from './task-book.js';
 
 /** Before an attempt that follows one that failed; doubled for each further one. */
 const ATTEMPT_DELAY = millis(2_000);
-export const ATTEMPT_DELAY_MAX = millis(60_000);
+const ATTEMPT_DELAY_MAX = millis(60_000);
 /** The part of a pause that chance may take away, so that what has failed together is not tried together. */
 const JITTER = 0.5;
 /** What no further attempt would change. */
@@ -23,6 +23,13 @@ const PERMANENT: readonly string[] = ['INVALID_ARGUMENT', 'ALREADY_EXISTS', 'PER
 
 const delayAfter = (failures: number): number =>
   Math.min(ATTEMPT_DELAY_MAX, ATTEMPT_DELAY * 2 ** (failures - 1));
+
+/** When the next attempt of a task may begin, where that is still to come. What is further away: the clock was set back. */
+export const retryAfter = (state: TaskState, now: Millis): Millis | undefined => {
+  if (state.kind !== 'waiting' || state.retryAt === undefined) return undefined;
+  const wait = state.retryAt - now;
+  return wait > 0 && wait <= ATTEMPT_DELAY_MAX ? state.retryAt : undefined;
+};
 
 /** What the runs of all tasks have in common. */
 export interface RunEnvironment {

@@ -5,7 +5,8 @@ import type { TaskRequest } from '../../leaves/scheduler.js';
 import { NO_DRIVER } from '../../leaves/scheduler.js';
 import type { Bytes, Millis } from '../../leaves/units.js';
 import { bytes } from '../../leaves/units.js';
-import type { Task } from './task.js';
+import { completeTerms } from '../terms.js';
+import type { Task, TaskOrder } from './task.js';
 import type { TaskBook } from './task-book.js';
 
 /** What a request is checked against. */
@@ -92,6 +93,24 @@ export const checkImages = (source: string, images: readonly ImageDescription[])
     total += image.allocated;
   }
   return bytes(total);
+};
+
+/** What is asked for, with what was left open; admission has still to say what it thinks of it. */
+export const orderOf = (request: TaskRequest, driver: string, bytesTotal: Bytes): TaskOrder => {
+  const { insist: _insist, danger, warning, ...rest } = request;
+  const terms = completeTerms({
+    ...(danger !== undefined && { danger }),
+    ...(warning !== undefined && { warning }),
+  });
+  return {
+    ...rest,
+    driver,
+    danger: terms.danger,
+    warning: Math.max(terms.warning, terms.danger),
+    bytesTotal,
+    late: false,
+    admission: '',
+  };
 };
 
 const same = (a: readonly string[], b: readonly string[]): boolean =>

@@ -24,6 +24,18 @@ export class QueueError extends Error {
   readonly code = 'RESOURCE_EXHAUSTED';
 }
 
+/** Does what somebody waits for; RESOURCE_EXHAUSTED: it cannot be put on disk. */
+export const recorded = <T>(work: () => T): T => {
+  try {
+    return work();
+  } catch (error) {
+    if (!(error instanceof QueueError)) throw error;
+    throw new MigrateFsError(error.code, `${error.message}: make room for it, then ask again`, {
+      cause: error,
+    });
+  }
+};
+
 /** Numbers of the decisions of a task that are kept: from `first` to `next` - 1. */
 interface DecisionRange {
   first: number;

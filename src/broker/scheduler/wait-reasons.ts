@@ -1,0 +1,39 @@
+import type { Clock } from '../../leaves/clock.js';
+import type { Millis } from '../../leaves/units.js';
+import { millis } from '../../leaves/units.js';
+import type { PlanStep } from '../policy/task.js';
+import type { TaskBook } from './task-book.js';
+
+/** A reason of which only the numbers change is recorded again after this. */
+const REASON_PERIOD = millis(60_000);
+
+type Wait = Extract<PlanStep, { action: 'wait' }>;
+
+const keyOf = ({ cause, reason }: Wait): string => `${cause}:${reason.replace(/[\d.:]+/g, '')}`;
+
+/** Why tasks wait, as it was recorded last. */
+export class WaitReasons {
+  readonly #book: TaskBook;
+  readonly #clock: Clock;
+  readonly #recorded = new Map<string, { readonly key: string; readonly at: Millis }>();
+
+  constructor(book: TaskBook, clock: Clock) {
+    this.#book = book;
+    this.#clock = clock;
+  }
+
+  /** Records the reason when it is another one; when only its numbers are, now and then. */
+  note(wait: Wait): void {
+    const { id, reason } = wait;
+    const key = keyOf(wait);
+    const last = this.#recorded.get(id);
+    const at = this.#clock.now();
+    if (last?.key === key && at - last.at < REASON_PERIOD) return;
+    this.#recorded.set(id, { key, at });
+    if (this.#book.get(id).reason !== reason) this.#book.note(id, reason);
+  }
+
+  forget(id: string): void {
+    this.#recorded.delete(id);
+  }
+}
