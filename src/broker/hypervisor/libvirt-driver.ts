@@ -6,7 +6,6 @@ import { rmSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Clock } from '../../leaves/clock.js';
 import { pause } from '../../leaves/clock.js';
-import { formatDuration } from '../../leaves/duration.js';
 import { MigrateFsError } from '../../leaves/errors.js';
 import type { LogSink } from '../../leaves/log-sink.js';
 import { type Millis, millis } from '../../leaves/units.js';
@@ -14,9 +13,11 @@ import { type CommandResult, CommandRun } from '../scheduler/command-run.js';
 import type { HypervisorDriver, MoveJob, MoveProgress } from '../scheduler/hypervisor-driver.js';
 import { type Place, placeOf, type Sight, sightWords } from './domain-place.js';
 import { assertDisksMove, failureOf } from './libvirt-refusal.js';
+import { moveWithin } from './move-limit.js';
 import { complaintOf, type OutgoingJob, Virsh } from './virsh.js';
 
-export interface LibvirtDriverOptions {
+/** What a configuration says. */
+export interface LibvirtSettings {
   /**
    * Connection URIs of libvirt on both hosts, and of the target as the source reaches it. `{vm}`, `{source}` and
    * `{target}` stand for the names in the task, here and below.
@@ -37,6 +38,9 @@ export interface LibvirtDriverOptions {
   readonly virsh: string;
   /** Of a move. */
   readonly timeout: Millis;
+}
+
+export interface LibvirtDriverOptions extends LibvirtSettings {
   /** Where the runs of virsh are kept. */
   readonly folder: string;
   readonly clock: Clock;
@@ -76,27 +80,23 @@ export class LibvirtDriver implements HypervisorDriver {
     this.#options = options;
   }
 
-  async move(
+  move(
     job: MoveJob,
     signal: AbortSignal,
     report: (progress: MoveProgress) => void = () => undefined,
   ): Promise<void> {
     const { clock, timeout } = this.#options;
-    const late = new AbortController();
-    const forget = clock.after(timeout, () => late.abort(new Error('late')));
-    try {
-      await this.#move(job, AbortSignal.any([signal, late.signal]), report);
-    } catch (error) {
-      if (signal.aborted || !late.signal.aborted) throw error;
-      if ((await this.stop(job)) === 'moved') return;
-      throw new MigrateFsError(
-        'DEADLINE_EXCEEDED',
-        `libvirt did not move ${job.vm} within ${formatDuration(timeout)} and was told to give up: let the guest ` +
-          "change less memory, give the driver the option --auto-converge, or raise the driver's timeout",
-      );
-    } finally {
-      forget();
-    }
+    return moveWithin(
+      {
+        ...{ clock, timeout },
+        move: (within) => this.#move(job, within, report),
+        stop: () => this.stop(job),
+        failure: `libvirt did not move ${job.vm}`,
+        remedy:
+          "let the guest change less memory, give the driver the option --auto-converge, or raise the driver's timeout",
+      },
+      signal,
+    );
   }
 
   async stop(job: MoveJob): Promise<'moved' | 'not-moved'> {

@@ -5,14 +5,15 @@
  */
 import type { Clock } from '../../leaves/clock.js';
 import { pause } from '../../leaves/clock.js';
-import { formatDuration } from '../../leaves/duration.js';
 import { MigrateFsError } from '../../leaves/errors.js';
 import type { LogSink } from '../../leaves/log-sink.js';
 import { bytes, type Millis, millis } from '../../leaves/units.js';
 import type { HypervisorDriver, MoveJob, MoveProgress } from '../scheduler/hypervisor-driver.js';
 import { type MigrationInfo, Monitor } from './monitor.js';
+import { moveWithin } from './move-limit.js';
 
-export interface QemuDriverOptions {
+/** What a configuration says. */
+export interface QemuSettings {
   /**
    * Addresses of the monitors, `unix:/PATH` or `tcp:HOST:PORT`, and where the target's QEMU takes the migration (a QEMU
    * migration URI). `{vm}`, `{source}` and `{target}` stand for the names in the task.
@@ -22,10 +23,13 @@ export interface QemuDriverOptions {
   readonly migrate: string;
   /** Set on both sides beside `return-path`. */
   readonly capabilities: readonly string[];
-  /** Starts the QEMU on the target, where that is not done before the task; it is asked once for each attempt. */
-  readonly starter?: Pick<HypervisorDriver, 'move' | 'forget'>;
   /** Of a move. */
   readonly timeout: Millis;
+}
+
+export interface QemuDriverOptions extends QemuSettings {
+  /** Starts the QEMU on the target, where that is not done before the task; it is asked once for each attempt. */
+  readonly starter?: Pick<HypervisorDriver, 'move' | 'forget'>;
   readonly clock: Clock;
   readonly log: LogSink;
 }
@@ -60,27 +64,22 @@ export class QemuDriver implements HypervisorDriver {
     this.#options = options;
   }
 
-  async move(
+  move(
     job: MoveJob,
     signal: AbortSignal,
     report: (progress: MoveProgress) => void = () => {},
   ): Promise<void> {
     const { clock, timeout } = this.#options;
-    const late = new AbortController();
-    const forget = clock.after(timeout, () => late.abort(new Error('late')));
-    try {
-      await this.#move(job, AbortSignal.any([signal, late.signal]), report);
-    } catch (error) {
-      if (signal.aborted || !late.signal.aborted) throw error;
-      if ((await this.stop(job)) === 'moved') return;
-      throw new MigrateFsError(
-        'DEADLINE_EXCEEDED',
-        `QEMU did not move ${job.vm} within ${formatDuration(timeout)} and was told to give up: let the guest ` +
-          'change less memory, or raise the timeout of the driver',
-      );
-    } finally {
-      forget();
-    }
+    return moveWithin(
+      {
+        ...{ clock, timeout },
+        move: (within) => this.#move(job, within, report),
+        stop: () => this.stop(job),
+        failure: `QEMU did not move ${job.vm}`,
+        remedy: 'let the guest change less memory, or raise the timeout of the driver',
+      },
+      signal,
+    );
   }
 
   async stop(job: MoveJob): Promise<'moved' | 'not-moved'> {

@@ -3,46 +3,25 @@ import { type ConfigFields, configError } from '../../leaves/config-fields.js';
 import { NO_DRIVER } from '../../leaves/scheduler.js';
 import type { Millis } from '../../leaves/units.js';
 import { millis } from '../../leaves/units.js';
+import type { LibvirtSettings } from '../hypervisor/libvirt-driver.js';
+import type { QemuSettings } from '../hypervisor/qemu-driver.js';
 import { parseQmpAddress } from '../hypervisor/qmp.js';
+import type { ExecSettings } from './exec-driver.js';
 
 export type DriverConfig = ExecDriverConfig | QemuDriverConfig | LibvirtDriverConfig;
 
-export interface ExecDriverConfig {
-  readonly type: 'exec';
+interface Named<Type extends string> {
+  readonly type: Type;
   readonly name: string;
-  readonly command: readonly string[];
-  readonly rollback?: readonly string[];
-  readonly timeout: Millis;
 }
 
-/** As QemuDriverOptions has them. */
-export interface QemuDriverConfig {
-  readonly type: 'qemu';
-  readonly name: string;
-  readonly source: string;
-  readonly target: string;
-  readonly migrate: string;
-  readonly capabilities: readonly string[];
-  /** Starts the QEMU on the target. */
-  readonly start?: readonly string[];
-  readonly timeout: Millis;
-}
-
-/** As LibvirtDriverOptions has them. */
-export interface LibvirtDriverConfig {
-  readonly type: 'libvirt';
-  readonly name: string;
-  readonly source: string;
-  readonly target: string;
-  readonly peer: string;
-  readonly migrateUri?: string;
-  readonly domain: string;
-  readonly options: readonly string[];
-  readonly downtime?: Millis;
-  readonly otherDisks: boolean;
-  readonly virsh: string;
-  readonly timeout: Millis;
-}
+type ExecDriverConfig = Named<'exec'> & ExecSettings;
+type LibvirtDriverConfig = Named<'libvirt'> & LibvirtSettings;
+type QemuDriverConfig = Named<'qemu'> &
+  QemuSettings & {
+    /** Starts the QEMU on the target. */
+    readonly start?: readonly string[];
+  };
 
 const [SECOND, MINUTE, DAY] = [1000, 60_000, 86_400_000];
 const ARGUMENTS_MAX = 64;

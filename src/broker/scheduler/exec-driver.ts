@@ -8,13 +8,17 @@ import type { CommandResult } from './command-run.js';
 import { CommandRun, endWithin } from './command-run.js';
 import type { HypervisorDriver, MoveJob } from './hypervisor-driver.js';
 
-export interface ExecDriverOptions {
+/** What a configuration says. */
+export interface ExecSettings {
   /** Program and arguments; it ends with 0 when the VM runs on the target. */
   readonly command: readonly string[];
   /** Run after a command that did not end with 0: brings the VM back to the source. */
   readonly rollback?: readonly string[];
   /** Of each of the two. */
   readonly timeout: Millis;
+}
+
+export interface ExecDriverOptions extends ExecSettings {
   /** Where the runs are kept. */
   readonly folder: string;
   readonly clock: Clock;
