@@ -13,7 +13,7 @@ import { checkGenerations, takeOwnership } from './ownership.js';
 import { Received } from './received.js';
 import type { Reception } from './reception.js';
 import { receive } from './reception.js';
-import { releaseAll } from './replica-files.js';
+import { ReplicaPins } from './replica-pins.js';
 import { describeReception } from './snapshot.js';
 import type { TargetContext } from './target-context.js';
 import { TargetImage } from './target-image.js';
@@ -37,8 +37,8 @@ export class TargetMigration {
   readonly terms: MigrationTerms;
   readonly images: readonly TargetImage[];
   readonly #context: TargetContext;
-  readonly #released: (migration: TargetMigration) => void;
   readonly #gate: GuestGate;
+  readonly #pins: ReplicaPins;
   readonly #startedAt: Millis;
   readonly #received: Received;
   #state: MigrationState;
@@ -49,8 +49,6 @@ export class TargetMigration {
   #offered = false;
   #taking: Promise<void> | undefined;
   #cutoverStall: Millis | undefined;
-  /** Giving the pins back, and the replicas up when they are discarded. */
-  #releasing: Promise<void> | undefined;
   #sourceFailure: PlainError | undefined;
 
   /**
@@ -64,7 +62,6 @@ export class TargetMigration {
     state: 'preparing' | 'interrupted',
     released: (migration: TargetMigration) => void,
   ) {
-    this.#released = released;
     assert(pinned.length === terms.images.length);
     this.#context = context;
     this.terms = terms;
@@ -85,6 +82,7 @@ export class TargetMigration {
           this.#gate.handle(...routed),
         ),
     );
+    this.#pins = new ReplicaPins(context, this.images, () => released(this));
   }
 
   get id(): string {
@@ -136,7 +134,7 @@ export class TargetMigration {
     this.#drop();
     if (!isFinal(this.#state) && this.#state !== 'interrupted') this.#interrupt();
     await this.#taking;
-    await this.#drained();
+    await this.#pins.drained();
   }
 
   /**
@@ -149,9 +147,9 @@ export class TargetMigration {
       const reason = new MigrateFsError('CANCELLED', `migration ${this.id} was cancelled on the target`);
       this.#transitionTo('cancelled', plainError(reason));
       this.#reception?.connection.send({ failure: plainError(reason) });
-      this.#releasing = this.#remove();
+      this.#remove();
     }
-    await this.#releasing;
+    await this.#pins.released;
     this.#drop();
   }
 
@@ -166,8 +164,8 @@ export class TargetMigration {
     const reason = new MigrateFsError('CANCELLED', `migration ${successor} has taken the replicas over`);
     this.#transitionTo('cancelled', plainError(reason));
     this.#gate.refuseAll();
-    this.#releasing = this.#drained().then(() => this.#release(false));
-    await this.#releasing;
+    this.#pins.keep();
+    await this.#pins.released;
   }
 
   /** The source gives the migration up; the replicas are gone when this resolves. FAILED_PRECONDITION as `cancel`. */
@@ -175,9 +173,9 @@ export class TargetMigration {
     if (this.#state !== 'cancelled' && this.#state !== 'failed') {
       this.#refuseAfterOffer('discarded');
       this.#transitionTo(this.#sourceFailure ? 'failed' : 'cancelled', this.#sourceFailure);
-      this.#releasing = this.#remove();
+      this.#remove();
     }
-    await this.#releasing;
+    await this.#pins.released;
   }
 
   /** The daemon stops: waiting guests get EROFS, replicas stay for a RESUME. */
@@ -188,10 +186,9 @@ export class TargetMigration {
     this.#gate.close();
     if (!isFinal(this.#state)) {
       this.#gate.setModes();
-      await this.#drained();
-      this.#releasing = this.#release(false);
+      this.#pins.keep();
     }
-    await this.#releasing;
+    await this.#pins.released;
   }
 
   snapshot(): MigrationSnapshot {
@@ -258,7 +255,7 @@ export class TargetMigration {
 
   /** Makes the images this host's own; on an error everything stays as it was, and the source may offer again. */
   async #take(generations: readonly number[]): Promise<void> {
-    const { log, clock, table } = this.#context;
+    const { log, clock } = this.#context;
     const began = clock.now();
     try {
       await takeOwnership(this.#context, this.terms, this.images, generations);
@@ -272,22 +269,12 @@ export class TargetMigration {
     this.#received.complete();
     this.#transitionTo('completed');
     this.#reception?.connection.send({ cutoverTaken: {} });
-    for (const { slot } of this.images) table.setUncached(slot, false);
     log('info', 'took the images over', {
       migration: this.id,
       milliseconds: clock.now() - began,
       stall: this.#cutoverStall,
     });
-    this.#releasing = this.#letGo();
-  }
-
-  async #letGo(): Promise<void> {
-    const { store, log } = this.#context;
-    for (const { slot, name } of this.images)
-      await store.invalidate(slot).catch((error: Error) => {
-        log('warn', 'cannot drop cached pages', { image: name, error: error.message });
-      });
-    await this.#release(false);
+    this.#pins.handOver();
   }
 
   async #onDiscard(): Promise<void> {
@@ -316,7 +303,7 @@ export class TargetMigration {
   /** The source left before it began: it does not know that it was accepted, so nobody would ever come back. */
   #giveUp(reason: MigrateFsError): void {
     this.#transitionTo('cancelled', plainError(reason));
-    this.#releasing = this.#remove();
+    this.#remove();
   }
 
   #interrupt(reason = new MigrateFsError('UNAVAILABLE', 'the source connected anew')): void {
@@ -351,23 +338,8 @@ export class TargetMigration {
       );
   }
 
-  async #drained(): Promise<void> {
-    await Promise.all(this.images.map((image) => image.drained()));
-  }
-
-  async #remove(): Promise<void> {
+  #remove(): void {
     this.#gate.refuseAll();
-    await this.#drained();
-    await this.#release(true);
-  }
-
-  /** Gives the pins back once no participant can hand over a change that it decided on under an earlier mode. */
-  async #release(remove: boolean): Promise<void> {
-    const { grace, turn } = this.#context;
-    const slots = this.images.map(({ slot }) => slot);
-    await grace.elapsed(slots, turn);
-    await turn();
-    await releaseAll(this.#context, this.images, remove);
-    this.#released(this);
+    this.#pins.remove();
   }
 }
