@@ -16,6 +16,7 @@ import { PeerConnection } from '../../src/replica/wire/peer-connection.js';
 import type { ListenOptions } from '../../src/replica/wire/peer-listener.js';
 import { PeerListener } from '../../src/replica/wire/peer-listener.js';
 import { scratchDir } from '../support/scratch.js';
+import { waitFor } from '../support/wait-for.js';
 
 const clock = systemClock;
 const MIB = 1024 * 1024;
@@ -220,19 +221,18 @@ t.test('connections that have not said hello are limited, and give their place b
   t.equal(dropped, 6);
   t.ok(log.includes('too many connections without a hello'));
   for (const socket of sockets) socket.destroy();
-  for (;;) {
-    try {
-      const late = await PeerConnection.connect({ ...address, clock });
-      const reply = framesOf(late, 1);
-      late.send({ hello: {} });
-      await Promise.race([reply, late.closed.then((error) => Promise.reject(error))]);
-      late.close();
-      break;
-    } catch {
-      // The listener has not seen all of them close yet.
-    }
-  }
-  t.pass('a later peer is served');
+  const replies: Frame[] = [];
+  // The listener has still to see that they have closed.
+  await waitFor(async () => {
+    const late = await PeerConnection.connect({ ...address, clock });
+    const reply = framesOf(late, 1);
+    late.send({ hello: { sourceHost: 'late' } });
+    const served = await Promise.race([reply, late.closed.then(() => [])]);
+    replies.push(...served.map(({ frame }) => frame));
+    late.close();
+    return replies.length > 0;
+  }, 'a place is free again');
+  t.match(replies, [{ helloReply: { targetHost: 'late' } }], 'a later peer is served');
 });
 
 const openssl = (dir: string, ...args: string[]): void => {
