@@ -10,8 +10,10 @@ import {
   SEEK_DATA,
 } from '../../fs/libc.js';
 import { MigrateFsError } from '../../leaves/errors.js';
-import { KiB } from '../../leaves/units.js';
+import type { Bytes } from '../../leaves/units.js';
+import { bytes, KiB, MiB } from '../../leaves/units.js';
 import type { PayloadChunks } from '../wire/frame.js';
+import { payloadLength } from '../wire/frame.js';
 
 const writevAsync = promisify(writev);
 const readAsync = promisify(read);
@@ -36,10 +38,42 @@ const check = (result: number): number => {
   throw Object.assign(new Error(errnoName(result)), { code: errnoName(result) });
 };
 
+/** Written together: longer, and a small write of another kind would wait for it. */
+const RUN_BYTES_MAX: Bytes = bytes(1 * MiB);
+/** writev(2) takes no more. */
+const RUN_CHUNKS_MAX = 1024;
+
+interface QueuedWrite {
+  readonly chunks: PayloadChunks;
+  readonly offset: number;
+  readonly length: number;
+  resolve(): void;
+  reject(error: Error): void;
+}
+
+/** Takes the first off the queue, and what follows it there and in the file. */
+const nextRun = (queue: QueuedWrite[]): readonly QueuedWrite[] | undefined => {
+  const [first] = queue;
+  if (!first) return undefined;
+  let count = 1;
+  let { length } = first;
+  let chunks = first.chunks.length;
+  for (let next = queue[count]; next; next = queue[++count]) {
+    chunks += next.chunks.length;
+    if (next.offset !== first.offset + length || length + next.length > RUN_BYTES_MAX) break;
+    if (chunks > RUN_CHUNKS_MAX) break;
+    length += next.length;
+  }
+  return queue.splice(0, count);
+};
+
 /** A replica's backing descriptor: whole-extent operations, short writes continued. Errors are Node's, with `code`. */
 export class BackingFile {
   readonly fd: number;
   readonly #calls: BackingCalls;
+  /** In the order of the calls; what is being written has left it. */
+  readonly #queue: QueuedWrite[] = [];
+  #writing = false;
 
   constructor(fd: number, calls: BackingCalls) {
     this.fd = fd;
@@ -63,14 +97,15 @@ export class BackingFile {
     }
   }
 
-  async write(chunks: PayloadChunks, offset: number): Promise<void> {
-    let left = chunks;
-    let at = offset;
-    while (left.length > 0) {
-      const { bytesWritten } = await writevAsync(this.fd, left, at);
-      at += bytesWritten;
-      left = behind(left, bytesWritten);
-    }
+  /**
+   * Off this thread, one after the other: the kernel lets one write a file at a time, and threads that wait for it spin.
+   * What queues up meanwhile and is contiguous is written together.
+   */
+  write(chunks: PayloadChunks, offset: number): Promise<void> {
+    return new Promise((resolve, reject) => {
+      this.#queue.push({ chunks, offset, length: payloadLength(chunks), resolve, reject });
+      if (!this.#writing) void this.#writeQueued();
+    });
   }
 
   /** Makes the part of the extent that is within the image read as zeroes, and gives its blocks back where possible. */
@@ -120,6 +155,32 @@ export class BackingFile {
   isHole(offset: number, length: number): boolean {
     const data = lseek(this.fd, offset, SEEK_DATA);
     return data === -Errno.ENXIO || (data >= 0 && data >= offset + length);
+  }
+
+  async #writeQueued(): Promise<void> {
+    this.#writing = true;
+    for (let run = nextRun(this.#queue); run; run = nextRun(this.#queue)) {
+      try {
+        await this.#writeAll(
+          run.flatMap(({ chunks }) => chunks),
+          run[0]!.offset,
+        );
+        for (const { resolve } of run) resolve();
+      } catch (error) {
+        for (const { reject } of run) reject(error as Error);
+      }
+    }
+    this.#writing = false;
+  }
+
+  async #writeAll(chunks: PayloadChunks, offset: number): Promise<void> {
+    let left = chunks;
+    let at = offset;
+    while (left.length > 0) {
+      const { bytesWritten } = await writevAsync(this.fd, left, at);
+      at += bytesWritten;
+      left = behind(left, bytesWritten);
+    }
   }
 
   #zero(offset: number, length: number): void {
