@@ -48,7 +48,7 @@ const stateOf = (name: string): TaskStateName => {
 const checkedName = (what: string, name: string): string => {
   if (!NAME.test(name))
     throw invalid(
-      `${what} ${JSON.stringify(name.slice(0, 80))}: give 1 to 128 printable characters without blanks`,
+      `${what} ${JSON.stringify(name.slice(0, 80))}: give 1 to 128 printable ASCII characters without blanks`,
     );
   return name;
 };

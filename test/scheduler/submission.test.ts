@@ -11,13 +11,24 @@ t.test('refusals name what is wrong, with numbers', async (t) => {
   ) => t.rejects(world.submit(request), { code, message });
   await refused({ target: 'z' }, 'INVALID_ARGUMENT', /target host: .*'z'/);
   await refused({ target: 'a' }, 'INVALID_ARGUMENT', /same host, 'a'/);
-  await refused({ driver: 'xen' }, 'INVALID_ARGUMENT', /no driver 'xen'; there are none, fake/);
+  await refused({ driver: 'xen' }, 'INVALID_ARGUMENT', /no driver 'xen': give 'fake' or 'none'$/);
   await refused({ deadline: millis(BEGIN - 60_000) }, 'INVALID_ARGUMENT', /is 1m in the past/);
   await refused(
     { deadline: millis(BEGIN + 1000), notBefore: millis(BEGIN + 1000) },
     'INVALID_ARGUMENT',
     /leaves no time/,
   );
+  await refused(
+    { images: ['vm1.raw', 'vm2.raw', 'vm1.raw'] },
+    'INVALID_ARGUMENT',
+    /"vm1\.raw" is given twice/,
+  );
+  for (const name of ['a\nb.raw', 'a\u0085b.raw'])
+    await refused(
+      { images: [name] },
+      'INVALID_ARGUMENT',
+      /control character .*: rename it, or .* driver 'none'/,
+    );
   await refused({ danger: 4, warning: 3 }, 'INVALID_ARGUMENT', /warning ratio 3 is below the danger ratio 4/);
   await refused({ images: ['gone.raw'] }, 'NOT_FOUND', /a: no image gone.raw/);
   world.hosts.put('a', 'busy.raw', { migrationId: 'm77' });
@@ -38,6 +49,13 @@ t.test('refusals name what is wrong, with numbers', async (t) => {
   await world.submit({ vm: 'vm2', images: ['vm2.raw'] });
   await refused({ vm: 'vm3', images: ['vm3.raw'] }, 'RESOURCE_EXHAUSTED', /^2 tasks are in the queue/);
   t.equal(world.scheduler.list({ states: [], limit: 10 }).tasks.length, 2);
+});
+
+t.test('a name with a newline can be moved where no driver has to be told it', async (t) => {
+  const world = await SchedulerWorld.open(t);
+  world.hosts.put('a', 'a\nb.raw');
+  const { id } = await world.submit({ images: ['a\nb.raw'], driver: 'none' });
+  await world.untilState(id, 'copying');
 });
 
 t.test('who insists is taken, flagged, and started after its deadline if need be', async (t) => {

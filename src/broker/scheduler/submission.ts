@@ -39,6 +39,17 @@ const checkTimes = ({ deadline, notBefore }: TaskRequest, now: Millis): void => 
     );
 };
 
+/** A driver's program gets the names one a line, and libvirt shows them so. */
+const checkNames = (images: readonly string[], driver: string): void => {
+  const twice = images.find((name, index) => images.indexOf(name) !== index);
+  if (twice !== undefined) throw invalid(`image ${JSON.stringify(twice)} is given twice`);
+  const unclear = driver === NO_DRIVER ? undefined : images.find((name) => /\p{Cc}/u.test(name));
+  if (unclear !== undefined)
+    throw invalid(
+      `image ${JSON.stringify(unclear)} has a control character in its name, which no driver takes: rename it, or move it with driver '${NO_DRIVER}'`,
+    );
+};
+
 /** Everything that can be said without asking a daemon. `driver` is the one that it is to have. */
 export const checkRequest = (
   request: TaskRequest,
@@ -51,9 +62,10 @@ export const checkRequest = (
   checkHost('target', target, rules);
   if (source === target) throw invalid(`source and target are the same host, '${source}'`);
   if (driver !== NO_DRIVER && !rules.drivers.has(driver)) {
-    const known = [NO_DRIVER, ...rules.drivers.keys()].join(', ');
-    throw invalid(`the scheduler has no driver '${driver}'; there are ${known}`);
+    const known = [...rules.drivers.keys(), NO_DRIVER].map((name) => `'${name}'`);
+    throw invalid(`the scheduler has no driver '${driver}': give ${known.join(' or ')}`);
   }
+  checkNames(images, driver);
   if (danger !== undefined && warning !== undefined && warning < danger)
     throw invalid(`the warning ratio ${warning} is below the danger ratio ${danger}`);
   checkTimes(request, now);
