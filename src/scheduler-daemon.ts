@@ -15,6 +15,7 @@ import type { ExecDriverOptions } from './broker/scheduler/exec-driver.js';
 import { ExecDriver } from './broker/scheduler/exec-driver.js';
 import type { HypervisorDriver } from './broker/scheduler/hypervisor-driver.js';
 import { MoveSlots } from './broker/scheduler/move-slots.js';
+import { checkPrograms } from './broker/scheduler/program-check.js';
 import { Scheduler } from './broker/scheduler/scheduler.js';
 import type { SchedulerConfig } from './broker/scheduler/scheduler-config.js';
 import { schedulerConfigOf, schedulerHotSpotsOf } from './broker/scheduler/scheduler-config.js';
@@ -98,6 +99,7 @@ const driverOf = (
 export const runScheduler = async (options: SchedulerDaemonOptions): Promise<void> => {
   const config = schedulerConfigOf(readJson(options.config));
   const folder = dirname(resolve(options.config));
+  checkPrograms(config.drivers);
   const topology = readTopology(config, folder);
   const hotSpotsConfig = readHotSpots(config, folder);
   const { ca, cert, key } = config.tlsFiles;

@@ -1,6 +1,7 @@
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import t from 'tap';
+import { checkPrograms } from '../../src/broker/scheduler/program-check.js';
 import { schedulerConfigOf } from '../../src/broker/scheduler/scheduler-config.js';
 import { serveScheduler } from '../../src/control/scheduler-server.js';
 import type { SchedulerStatus, TaskSnapshot } from '../../src/leaves/scheduler.js';
@@ -64,6 +65,12 @@ t.test('a task is submitted, shown with why it is where it is, and cancelled', a
   t.equal((await cli('task-cancel', 't1')).stdout, 't1: cancelled, cancelled before it began\n');
 });
 
+t.test('a name that is refused for its letters says which are accepted', async (t) => {
+  const { code, stderr } = await cli('submit', 'vm-\u00fc', 'vm1.raw', ...route);
+  t.equal(code, 1);
+  t.match(stderr, /VM "vm-\u00fc": give 1 to 128 printable ASCII characters without blanks/);
+});
+
 t.test('--wait follows a task to its end; one that is not done is exit code 1 and one line', async (t) => {
   world.hosts.fail('a', 'start', 'ALREADY_EXISTS');
   const waiting = cli('submit', 'vm2', 'vm2.raw', ...route, '--wait');
@@ -122,6 +129,41 @@ t.test('a configuration that cannot be right is refused by the place of its faul
   t.equal(code, 1);
   t.match(stderr, /^migratefs: cannot read the topology .*topology\.json: ENOENT.*\n$/);
   t.match(readFileSync(file, 'utf8'), /queue/, 'left as it was');
+});
+
+t.test('a driver whose program cannot be run is refused at the start, with a remedy', async (t) => {
+  const folder = scratchDir(t, 'drivers');
+  mkdirSync(folder, { recursive: true });
+  const [missing, plain, good] = [join(folder, 'missing'), join(folder, 'plain'), join(folder, 'good')];
+  writeFileSync(plain, '#!/bin/sh\n', { mode: 0o644 });
+  writeFileSync(good, '#!/bin/sh\n', { mode: 0o755 });
+  const uri = 'qemu+ssh://{target}/system';
+  const qemu = {
+    type: 'qemu',
+    source: 'tcp:{source}:1',
+    target: 'tcp:{target}:1',
+    migrate: 'tcp:{target}:2',
+  };
+  const right = { store: 'queue', topology: 'topology.json' };
+  const check = (driver: object): void =>
+    checkPrograms(schedulerConfigOf({ ...right, drivers: { x: driver } }).drivers);
+  const wrong: [object, string][] = [
+    [{ command: [missing, 'x'] }, `command: ${missing} cannot be found (ENOENT): install it`],
+    [{ command: [plain] }, `command: ${plain} cannot be run: chmod +x ${plain}`],
+    [{ command: [folder] }, `command: ${folder} is not a file`],
+    [{ command: [good], rollback: [missing] }, `rollback: ${missing} cannot be found`],
+    [{ ...qemu, start: [missing] }, `start: ${missing} cannot be found`],
+    [{ type: 'libvirt', source: uri, target: uri, virsh: missing }, `virsh: ${missing} cannot be found`],
+  ];
+  for (const [driver, message] of wrong)
+    t.throws(() => check(driver), { code: 'INVALID_ARGUMENT', message: `drivers.x.${message}` }, message);
+  for (const driver of [{ command: [good], rollback: [good] }, qemu, { ...qemu, start: [good] }])
+    t.doesNotThrow(() => check(driver), JSON.stringify(driver));
+  const file = join(folder, 'scheduler.json');
+  writeFileSync(file, JSON.stringify({ ...right, drivers: { x: { command: [missing] } } }));
+  const { code, stderr } = await runCli(['scheduler', '--config', file]);
+  t.equal(code, 1);
+  t.match(stderr, `migratefs: scheduler.drivers.x.command: ${missing} cannot be found`);
 });
 
 t.test('hot spots stand in the configuration, or in a file of their own with its own files', async (t) => {
