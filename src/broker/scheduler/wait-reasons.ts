@@ -9,7 +9,10 @@ const REASON_PERIOD = millis(60_000);
 
 type Wait = Extract<PlanStep, { action: 'wait' }>;
 
-const keyOf = ({ cause, reason }: Wait): string => `${cause}:${reason.replace(/[\d.:]+/g, '')}`;
+/** Numbers with their units, also several in one: `59m59s`, `1.0 GB/s`, `12:05:00Z`. */
+const AMOUNT = /(?:[\d.:]+(?:\s?(?:[KMGTP]?B(?:\/s)?|ms|[dhms]))?)+/g;
+
+const keyOf = ({ cause, reason }: Wait): string => `${cause}:${reason.replace(AMOUNT, '')}`;
 
 /** Why tasks wait, as it was recorded last. */
 export class WaitReasons {
