@@ -48,6 +48,12 @@ export class BackOffRequests {
     return [...this.#pending.keys()];
   }
 
+  /** Whether one would count now; this is not counting it. */
+  get any(): boolean {
+    this.#expire();
+    return this.#pending.size > 0;
+  }
+
   #expire(): void {
     const now = this.#clock.now();
     for (const [from, { until, forgottenAt, counted }] of this.#pending)

@@ -9,7 +9,7 @@ import type {
 import type { Clock } from '../leaves/clock.js';
 import type { ErrorCode } from '../leaves/errors.js';
 import { MigrateFsError, plainError } from '../leaves/errors.js';
-import type { HotSpots } from '../leaves/hot-spots.js';
+import type { HotSpots, LinkLoad } from '../leaves/hot-spots.js';
 import type { LogSink } from '../leaves/log-sink.js';
 import type { Bytes, BytesPerSecond, Millis } from '../leaves/units.js';
 import { bytes, millis, UNLIMITED } from '../leaves/units.js';
@@ -133,7 +133,7 @@ export class Broker {
   /** Resolves when the migration has ended or `signal` aborts, with no limit of the broker in force; never rejects. */
   async run(signal: AbortSignal): Promise<void> {
     const { clock, hotSpots } = this.#options;
-    const next = new NextLook({ clock, hotSpots, isNews: (link) => this.#isNews(link) });
+    const next = new NextLook({ clock, hotSpots, isNews: (load) => this.#isNews(load) });
     let wait = millis(Math.min(this.#period, FIRST_LOOK_MAX));
     let asking: Promise<void> = Promise.resolve();
     try {
@@ -164,10 +164,12 @@ export class Broker {
     return this.#decision?.zone ?? 'calm';
   }
 
-  /** Before the first look there is nothing to be early for. */
-  #isNews(link: string): boolean {
-    const known = this.#decisions === 0 || this.#congestion.hotLinks.includes(link);
-    return !known && this.path.some((each) => each.link === link);
+  /** A link became hot, or the last reason to yield is gone. Before the first look there is nothing to be early for. */
+  #isNews({ link, hot }: LinkLoad): boolean {
+    if (this.#decisions === 0) return false;
+    const wasHot = this.#congestion.hotLinks.includes(link);
+    if (hot) return !wasHot && this.path.some((each) => each.link === link);
+    return wasHot && !this.#requests.any && this.#hotLinks().length === 0;
   }
 
   /** One look and what follows from it. False: the migration has ended. */
@@ -196,15 +198,23 @@ export class Broker {
 
   /** A link that nobody measures counts as saturated where others share it: asking them costs a message. */
   #currentCongestion(): Congestion {
-    const loads = new Map(this.#options.hotSpots.loads().map((load) => [load.link, load]));
-    const path = this.path;
+    const loads = this.#loads();
     return {
-      hotLinks: path.filter(({ link }) => loads.get(link)?.hot).map(({ link }) => link),
-      saturatedLinks: path
+      hotLinks: this.#hotLinks(),
+      saturatedLinks: this.path
         .filter(({ link, sharers }) => loads.get(link)?.saturated ?? sharers.length > 0)
         .map(({ link }) => link),
       askedBy: this.#requests.count(),
     };
+  }
+
+  #loads(): ReadonlyMap<string, LinkLoad> {
+    return new Map(this.#options.hotSpots.loads().map((load) => [load.link, load]));
+  }
+
+  #hotLinks(): readonly string[] {
+    const loads = this.#loads();
+    return this.path.filter(({ link }) => loads.get(link)?.hot).map(({ link }) => link);
   }
 
   /** Each limit for itself, so that a failure of one leaves nothing unknown of the other. */

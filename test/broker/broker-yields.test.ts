@@ -108,6 +108,45 @@ t.test(
   },
 );
 
+t.test(
+  'quiet periods begin when the last hot link of the path cools, not up to a period later',
+  async (t) => {
+    const world = new BrokerWorld();
+    t.teardown(() => world.host.close());
+    world.hotSpots.towards.set('host-b', 'eth0');
+    const migration = world.begin('m1', { choice: { period: millis(60_000) } });
+    await world.host.setPath('m1', [{ link: 'tor3', sharers: [] }]);
+    world.hotSpots.set('eth0', { hot: true, saturated: true });
+    world.hotSpots.set('tor3', { hot: true, saturated: true });
+    await world.clock.advance(70_000);
+    const decisions = async (): Promise<number> => (await world.host.get('m1')).decisions;
+    const before = await decisions();
+    world.hotSpots.set('eth0', { saturated: true });
+    await world.clock.advance(1);
+    t.equal(await decisions(), before, 'the other one is hot still');
+    world.hotSpots.set('tor3', {});
+    await world.clock.advance(1);
+    t.equal(await decisions(), before + 1);
+    t.match((await world.host.get('m1')).reason, /quiet for 1 of 6/);
+    await world.clock.advance(5 * 60_000);
+    t.equal(migration.netLimit, UNLIMITED, 'after five periods, of which the first one began at once');
+  },
+);
+
+t.test('a link that cools changes nothing while somebody asks', async (t) => {
+  const world = new BrokerWorld();
+  t.teardown(() => world.host.close());
+  world.hotSpots.towards.set('host-b', 'eth0');
+  const migration = world.begin('m1');
+  world.hotSpots.set('eth0', { hot: true, saturated: true });
+  await world.periods(2);
+  const { netLimit } = migration;
+  await world.ask('m1');
+  world.hotSpots.set('eth0', {});
+  await world.clock.advance(1);
+  t.equal(migration.netLimit, netLimit, 'not halved early for it');
+});
+
 t.test('never slower than the floor', async (t) => {
   const world = new BrokerWorld();
   t.teardown(() => world.host.close());

@@ -177,7 +177,7 @@ export const hotLinkFindings = (
     atMost(
       'link cooled: no limit again after',
       result.backAfter,
-      COOL_SECONDS + (QUIET_PERIODS + 1) * periods,
+      COOL_SECONDS + QUIET_PERIODS * periods,
       ' s',
     ),
     atLeast('rate of the migration afterwards, of before', result.after / result.before, 0.9),
