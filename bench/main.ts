@@ -107,6 +107,7 @@ program
   .option('--seed <n>', 'tells the records of this run from others', count, 1)
   .option('--dir <path>', 'where images are made; tmpfs', '/dev/shm')
   .option('--who <names>', 'contenders, separated by commas', namesOf<MoverName>(MOVERS), MOVERS)
+  .option('--awake', 'keep the CPUs from halting while nothing runs, with loops of the lowest priority')
   .option('--daemon-args <args>', 'options of our daemons, separated by blanks', '')
   .action(async ({ daemonArgs, ...options }) => {
     await withCleanup((cleanup) =>

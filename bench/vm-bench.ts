@@ -5,6 +5,7 @@ import { fileURLToPath } from 'node:url';
 import { Cleanup } from '../test/support/cleanup.js';
 import { runOk } from '../test/support/run.js';
 import type { Teardown } from '../test/support/scratch.js';
+import { keepCpusAwake } from './awake-cpus.js';
 import { loadAverage } from './machine-load.js';
 import { inTurn } from './rounds.js';
 import { median } from './statistics.js';
@@ -18,6 +19,8 @@ export interface VmBenchOptions extends VmMoveOptions {
   readonly who: readonly MoverName[];
   /** Tells the records of this run from others. */
   readonly seed: number;
+  /** Keeps the CPUs from halting. */
+  readonly awake?: boolean;
 }
 
 const BUILD_GUEST = fileURLToPath(new URL('../../scripts/lib/build-guest', import.meta.url));
@@ -95,7 +98,7 @@ const report = (moves: Moves, options: VmBenchOptions): number => {
   console.log(
     `disk of ${options.size / 2 ** 20} MiB in ${options.dir}, cache=none, guest wants ${options.rate / MB} MB/s of 4 KiB ` +
       `records, a flush each ${options.flush}; medians of ${options.rounds} rounds (least to most), load average ` +
-      `${fixed(loadAverage(), 1)}\n`,
+      `${fixed(loadAverage(), 1)}${options.awake ? ', CPUs kept from halting' : ''}\n`,
   );
   console.log(
     formatTable(
@@ -113,6 +116,7 @@ const report = (moves: Moves, options: VmBenchOptions): number => {
 /** Resolves to the number of bars missed; a move that lost something counts too. */
 export const benchVm = async (options: VmBenchOptions, t: Teardown): Promise<number> => {
   await runOk(BUILD_GUEST, []);
+  if (options.awake) await keepCpusAwake(t);
   const folder = mkdtempSync(join(options.dir, 'mfs-vm-master-'));
   t.teardown(() => rmSync(folder, { recursive: true, force: true }));
   const master = { path: join(folder, 'disk.raw'), pattern: new DiskPattern() };
