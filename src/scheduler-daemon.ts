@@ -28,10 +28,13 @@ import type { LogLevel } from './leaves/daemon-options.js';
 import { MigrateFsError } from './leaves/errors.js';
 import type { LogSink } from './leaves/log-sink.js';
 import type { SchedulerStatus } from './leaves/scheduler.js';
+import { KEY_NAMES } from './leaves/setting-names.js';
 import { assertSafeListener, readTlsIdentity } from './leaves/tls-identity.js';
 
 /** From `build/src/` to the package. */
 const PACKAGE_JSON = new URL('../../package.json', import.meta.url);
+/** What anyone who reaches the port could do. */
+const SCHEDULER_HARM = 'move virtual machines';
 const STOP_SIGNALS: readonly NodeJS.Signals[] = ['SIGINT', 'SIGTERM', 'SIGHUP'];
 
 export interface SchedulerDaemonOptions {
@@ -105,9 +108,9 @@ export const runScheduler = async (options: SchedulerDaemonOptions): Promise<voi
   const { ca, cert, key } = config.tlsFiles;
   const inFolder = (path: string | undefined): string | undefined =>
     path === undefined ? undefined : resolve(folder, path);
-  const tls = readTlsIdentity({ ca: inFolder(ca), cert: inFolder(cert), key: inFolder(key) });
+  const tls = readTlsIdentity({ ca: inFolder(ca), cert: inFolder(cert), key: inFolder(key) }, KEY_NAMES);
   const { listen, insecure, limits } = { ...config, limits: config.plan };
-  assertSafeListener('scheduler', listen, { tls, insecure });
+  assertSafeListener('scheduler', listen, { tls, insecure, named: KEY_NAMES }, SCHEDULER_HARM);
   const log = pino({
     level: options.logLevel,
     base: { pid: process.pid },
@@ -120,7 +123,13 @@ export const runScheduler = async (options: SchedulerDaemonOptions): Promise<voi
 
   await using store = await TaskStore.open(resolve(folder, config.store));
   const clock = systemClock;
-  await using hotSpots = await openHotSpots(hotSpotsConfig, { clock, log: sink, tls, insecure });
+  await using hotSpots = await openHotSpots(hotSpotsConfig, {
+    clock,
+    log: sink,
+    tls,
+    insecure,
+    named: KEY_NAMES,
+  });
   using hosts = new DaemonHosts({ addressesOf: (host) => topology.host(host), tls });
   const commands = { folder: join(store.folder, 'runs'), clock, env: driverEnvironment() };
   const drivers = new Map(config.drivers.map((driver) => [driver.name, driverOf(driver, commands, sink)]));
@@ -157,7 +166,11 @@ export const runScheduler = async (options: SchedulerDaemonOptions): Promise<voi
     ended: book.ended,
     hot: scheduler.hot(),
   });
-  await using server = await serveScheduler({ scheduler, status, listen, tls, insecure, log: sink });
+  await using server = await serveScheduler({
+    ...{ scheduler, status, listen, tls, insecure },
+    named: KEY_NAMES,
+    log: sink,
+  });
   ({ address } = server);
   scheduler.begin();
   if (!tls) log.warn('no certificates: whoever reaches this port can move virtual machines');

@@ -9,6 +9,8 @@ import type { HostPort } from '../leaves/host-port.js';
 import { formatHostPort } from '../leaves/host-port.js';
 import type { LogSink } from '../leaves/log-sink.js';
 import type { Role } from '../leaves/role.js';
+import type { SettingNames } from '../leaves/setting-names.js';
+import { FLAG_NAMES } from '../leaves/setting-names.js';
 import type { TlsIdentity } from '../leaves/tls-identity.js';
 import { assertSafeListener } from '../leaves/tls-identity.js';
 import { millis } from '../leaves/units.js';
@@ -36,6 +38,8 @@ export interface ListenerOptions {
   /** Absent: plain text, on loopback only unless `insecure`. */
   readonly tls?: TlsIdentity | undefined;
   readonly insecure?: boolean | undefined;
+  /** Absent: it is told by flags. */
+  readonly named?: SettingNames;
   readonly log: LogSink;
   readonly clock?: Clock;
 }
@@ -98,13 +102,13 @@ const credentialsOf = (identity: TlsIdentity | undefined): ServerCredentials => 
   }
 };
 
-const bindError = (address: string, error: Error): MigrateFsError => {
+const bindError = (address: string, setting: string, error: Error): MigrateFsError => {
   const remedy = /EADDRINUSE/.test(error.message)
-    ? 'it is in use; give another one with --listen'
+    ? `it is in use; give another one with ${setting}`
     : /EACCES/.test(error.message)
-      ? 'not permitted; give a port from 1024 up with --listen'
+      ? `not permitted; give a port from 1024 up with ${setting}`
       : /EADDRNOTAVAIL|ENOTFOUND|EAI_AGAIN|[Rr]esolution/.test(error.message)
-        ? 'this host has no such address; give one of its own with --listen'
+        ? `this host has no such address; give one of its own with ${setting}`
         : error.message.replace(/\s+/g, ' ');
   return new MigrateFsError('FAILED_PRECONDITION', `cannot serve the control port on ${address}: ${remedy}`, {
     cause: error,
@@ -116,7 +120,7 @@ const bindError = (address: string, error: Error): MigrateFsError => {
  * FAILED_PRECONDITION: the address is taken, not ours, or unsafe without certificates. INVALID_ARGUMENT: bad PEMs.
  */
 export const serveGrpc = async (options: GrpcServerOptions): Promise<ControlServer> => {
-  const { services, protoPaths, endStreams, log, listen } = options;
+  const { services, protoPaths, endStreams, log, listen, named = FLAG_NAMES } = options;
   const clock = options.clock ?? systemClock;
   assertSafeListener('control', listen, options);
   const credentials = credentialsOf(options.tls);
@@ -136,7 +140,7 @@ export const serveGrpc = async (options: GrpcServerOptions): Promise<ControlServ
 
   const port = await new Promise<number>((resolve, reject) => {
     server.bindAsync(formatHostPort(listen), credentials, (error, bound) =>
-      error ? reject(bindError(formatHostPort(listen), error)) : resolve(bound),
+      error ? reject(bindError(formatHostPort(listen), named.listen, error)) : resolve(bound),
     );
   });
   const address = formatHostPort({ host: listen.host, port });

@@ -2,6 +2,8 @@ import { readFileSync } from 'node:fs';
 import { MigrateFsError } from './errors.js';
 import type { HostPort } from './host-port.js';
 import { formatHostPort, isLoopback } from './host-port.js';
+import type { SettingNames } from './setting-names.js';
+import { FLAG_NAMES } from './setting-names.js';
 
 /** Who this process is to its peers, and whom it trusts: PEM texts. */
 export interface TlsIdentity {
@@ -36,12 +38,12 @@ const readPem = (what: string, path: string): string => {
 };
 
 /** Reads all three files; undefined when none is named. INVALID_ARGUMENT: some are missing, or one cannot be read. */
-export const readTlsIdentity = ({ ca, cert, key }: TlsFiles): TlsIdentity | undefined => {
+export const readTlsIdentity = ({ ca, cert, key }: TlsFiles, named = FLAG_NAMES): TlsIdentity | undefined => {
   if (!ca && !cert && !key) return undefined;
   if (!ca || !cert || !key)
     throw new MigrateFsError(
       'INVALID_ARGUMENT',
-      'TLS needs all of --tls-ca, --tls-cert and --tls-key: both sides show a certificate',
+      `TLS needs all of ${named.tls}: both sides show a certificate`,
     );
   return { ca: readPem('authority', ca), cert: readPem('certificate', cert), key: readPem('key', key) };
 };
@@ -54,14 +56,19 @@ export const readTlsIdentity = ({ ca, cert, key }: TlsFiles): TlsIdentity | unde
 export const assertSafeListener = (
   what: string,
   address: HostPort,
-  security: { readonly tls?: TlsIdentity | undefined; readonly insecure?: boolean | undefined },
+  security: {
+    readonly tls?: TlsIdentity | undefined;
+    readonly insecure?: boolean | undefined;
+    readonly named?: SettingNames | undefined;
+  },
   harm = 'read and change images',
 ): void => {
   if (security.tls || security.insecure || isLoopback(address.host)) return;
+  const { named = FLAG_NAMES } = security;
   throw new MigrateFsError(
     'FAILED_PRECONDITION',
     `will not serve the ${what} port on ${formatHostPort(address)} without certificates, because anyone on that ` +
-      `network could ${harm}: give --tls-ca, --tls-cert and --tls-key, or listen on 127.0.0.1, ` +
-      'or accept the risk with --insecure',
+      `network could ${harm}: give ${named.tls}, or listen on 127.0.0.1, ` +
+      `or accept the risk with ${named.insecure}`,
   );
 };

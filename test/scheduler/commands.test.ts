@@ -166,6 +166,26 @@ t.test('a driver whose program cannot be run is refused at the start, with a rem
   t.match(stderr, `migratefs: scheduler.drivers.x.command: ${missing} cannot be found`);
 });
 
+t.test('what is wrong with the ports of a scheduler is said by the keys of its configuration', async (t) => {
+  const folder = scratchDir(t, 'ports');
+  mkdirSync(folder, { recursive: true });
+  const file = join(folder, 'scheduler.json');
+  const topology = { hosts: [], switches: [], links: [] };
+  const open = { listen: '0.0.0.0:0' };
+  for (const [config, message] of [
+    [{ listen: server.address }, /in use; give another one with 'listen' in the configuration/],
+    [open, /could move virtual machines: give 'ca', 'cert' and 'key' of 'tls' .* risk with 'insecure'/],
+    [{ 'hot-spots': { alerts: open } }, /serve the alert port .*: give 'ca', 'cert' and 'key' of 'tls'/],
+    [{ tls: { ca: 'ca.pem' } }, /needs all of 'ca', 'cert' and 'key' of 'tls'/],
+  ] as const) {
+    writeFileSync(file, JSON.stringify({ store: 'queue', topology, ...config }));
+    const { code, stderr } = await runCli(['scheduler', '--config', file]);
+    t.equal(code, 1);
+    t.match(stderr, message);
+    t.notMatch(stderr, /--listen|--tls|--insecure/);
+  }
+});
+
 t.test('hot spots stand in the configuration, or in a file of their own with its own files', async (t) => {
   const right = { store: 'queue', topology: { hosts: [], switches: [], links: [] } };
   const alerts = { alerts: { listen: '127.0.0.1:0', 'token-file': 'token' } };

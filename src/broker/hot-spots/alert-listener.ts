@@ -8,6 +8,7 @@ import { MigrateFsError, plainError } from '../../leaves/errors.js';
 import type { HostPort } from '../../leaves/host-port.js';
 import { formatHostPort } from '../../leaves/host-port.js';
 import type { LogSink } from '../../leaves/log-sink.js';
+import type { SettingNames } from '../../leaves/setting-names.js';
 import type { TlsIdentity } from '../../leaves/tls-identity.js';
 import { assertSafeListener } from '../../leaves/tls-identity.js';
 import { MiB } from '../../leaves/units.js';
@@ -20,6 +21,7 @@ interface AlertListenerOptions {
   /** Absent: plain text, on loopback only unless `insecure`. */
   readonly tls?: TlsIdentity | undefined;
   readonly insecure?: boolean | undefined;
+  readonly named?: SettingNames | undefined;
   /** Takes a body. INVALID_ARGUMENT: it is malformed. */
   readonly take: (body: string) => void;
   readonly log: LogSink;

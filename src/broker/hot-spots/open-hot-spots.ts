@@ -2,6 +2,7 @@
 import type { Clock } from '../../leaves/clock.js';
 import type { HotSpots } from '../../leaves/hot-spots.js';
 import type { LogSink } from '../../leaves/log-sink.js';
+import type { SettingNames } from '../../leaves/setting-names.js';
 import type { TlsIdentity } from '../../leaves/tls-identity.js';
 import { assertSafeListener } from '../../leaves/tls-identity.js';
 import type { AlertListener } from './alert-listener.js';
@@ -25,6 +26,8 @@ interface HotSpotsOptions {
   /** Of the alert port; absent: plain text, on loopback only unless `insecure`. */
   readonly tls?: TlsIdentity | undefined;
   readonly insecure?: boolean | undefined;
+  /** Of `tls` and `insecure`; absent: they are flags. */
+  readonly named?: SettingNames | undefined;
   readonly interfaces?: NetworkInterfaces;
 }
 
@@ -63,7 +66,7 @@ export const checkHotSpots = (config: HotSpotsConfig, security: Security): void 
  */
 export const openHotSpots = async (
   config: HotSpotsConfig,
-  { clock, log, ownTraffic = () => [], signal, tls, insecure, interfaces }: HotSpotsOptions,
+  { clock, log, ownTraffic = () => [], signal, tls, insecure, named, interfaces }: HotSpotsOptions,
 ): Promise<OpenHotSpots> => {
   const { thresholds } = config;
   const board = new LinkBoard(clock, log);
@@ -92,6 +95,7 @@ export const openHotSpots = async (
         token,
         tls,
         insecure,
+        named,
         log,
         take: (body) => alerts.take(body),
       });
