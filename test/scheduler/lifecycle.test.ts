@@ -273,7 +273,10 @@ t.test('what the driver reports of the move is shown, and how long the VM stood 
   const task = world.scheduler.get(id);
   t.match(task, { vmDowntime: 37 });
   t.equal(task.ramLeft, undefined, 'which is over');
-  t.match(world.texts(id).join('\n'), /the driver has moved the VM, which stood still for 37 ms/);
+  t.match(
+    world.texts(id).join('\n'),
+    /the driver has moved the VM, which stood still for 37 ms; b takes the images over at its first write, or after 5\.0 s$/m,
+  );
 });
 
 t.test('a target that is lost while it is copied to, and one that is back, are said', async (t) => {

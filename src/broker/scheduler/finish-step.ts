@@ -2,17 +2,21 @@
 import { formatDuration } from '../../leaves/duration.js';
 import type { MigrationSnapshot } from '../../leaves/migration.js';
 import { NO_DRIVER } from '../../leaves/scheduler.js';
+import type { Millis } from '../../leaves/units.js';
 import { millis } from '../../leaves/units.js';
 import { Backoff, watchMigration } from './migration-watch.js';
 import type { RunContext } from './run-context.js';
 
+/** How long the VM's first write on the target, which takes the images over with the least delay for it, is waited for. */
+export const firstWritePatience = ({ task, env }: RunContext): Millis =>
+  task.driver === NO_DRIVER || task.attempt > 1 ? millis(0) : env.firstWriteWait;
+
 /** The VM runs on the target, or there is none: only forward from here. */
 export const finish = async (context: RunContext, stop: AbortSignal): Promise<void> => {
-  const { hosts, clock, firstWriteWait } = context.env;
-  const { source, driver, attempt, state } = context.task;
+  const { hosts, clock } = context.env;
+  const { source, state } = context.task;
   const { migrationId } = state as { migrationId: string };
-  // The first write of the VM hands the images over with the least delay for it.
-  const patience = driver === NO_DRIVER || attempt > 1 ? millis(0) : firstWriteWait;
+  const patience = firstWritePatience(context);
   const overdue = new AbortController();
   const forget = clock.after(patience, () => overdue.abort());
   let inSync = false;

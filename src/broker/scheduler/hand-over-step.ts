@@ -3,6 +3,7 @@ import { formatDuration } from '../../leaves/duration.js';
 import { MigrateFsError } from '../../leaves/errors.js';
 import type { MigrationSnapshot } from '../../leaves/migration.js';
 import { millis } from '../../leaves/units.js';
+import { firstWritePatience } from './finish-step.js';
 import type { MoveProgress } from './hypervisor-driver.js';
 import { watchMigration } from './migration-watch.js';
 import type { RunContext } from './run-context.js';
@@ -52,7 +53,7 @@ export const resumeHandOver = async (context: RunContext, signal: AbortSignal): 
 
 const handOver = async (context: RunContext, signal: AbortSignal): Promise<void> => {
   const { hosts, clock } = context.env;
-  const { source, state } = context.task;
+  const { source, target, state } = context.task;
   if (state.kind !== 'handing-over') return;
   const { migrationId } = state;
   const broken = new AbortController();
@@ -73,10 +74,15 @@ const handOver = async (context: RunContext, signal: AbortSignal): Promise<void>
       .move(context.job(migrationId), AbortSignal.any([signal, broken.signal]), progress.take);
     over.abort();
     const { vmDowntime } = progress.last;
+    const patience = firstWritePatience(context);
+    const next =
+      patience > 0
+        ? `; ${target} takes the images over at its first write, or after ${formatDuration(patience)}`
+        : '';
     const still = vmDowntime === undefined ? '' : `, which stood still for ${formatDuration(vmDowntime)}`;
     context.enter(
       { kind: 'finishing', migrationId },
-      `${context.cancelled.aborted ? 'too late to cancel: ' : ''}the driver has moved the VM${still}`,
+      `${context.cancelled.aborted ? 'too late to cancel: ' : ''}the driver has moved the VM${still}${next}`,
       { vmMoved: true, cancelWanted: false, ...(vmDowntime !== undefined && { vmDowntime }) },
     );
   } catch (error) {
