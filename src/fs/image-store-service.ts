@@ -70,7 +70,10 @@ const storeError = (what: string, name: string, result: number): MigrateFsError 
         `${text}a symbolic link on its path leaves the exported directory`,
       );
     case Errno.EEXIST:
-      return new MigrateFsError('ALREADY_EXISTS', `${text}the name is taken; nothing was touched`);
+      return new MigrateFsError(
+        'ALREADY_EXISTS',
+        `${text}a file of that name is there already, and was not touched: remove it if nobody needs it, or move it away`,
+      );
     case Errno.ENAMETOOLONG:
       return new MigrateFsError('INVALID_ARGUMENT', `${text}the name is too long`);
     case Errno.ENOSPC:

@@ -46,7 +46,10 @@ t.test('an existing file on the target is not touched', async (t) => {
   makeSparseImage(source.daemon.below(IMAGE), MiB, [{ offset: 0, length: 4096 }]);
   writeFileSync(target.daemon.below(IMAGE), 'somebody else needs this');
   const before = await digestOf(target.daemon.below(IMAGE));
-  await t.rejects(migrate(t, pair, [IMAGE]), { code: 'ALREADY_EXISTS' });
+  await t.rejects(migrate(t, pair, [IMAGE]), {
+    code: 'ALREADY_EXISTS',
+    message: /was not touched: remove it .* or move it away/,
+  });
   t.equal(await digestOf(target.daemon.below(IMAGE)), before);
   t.equal(await writeRefusal(target.daemon.at(IMAGE)), '', 'it can be written as before');
   t.equal(await writeRefusal(source.daemon.at(IMAGE)), '', 'and so can the source');

@@ -23,7 +23,10 @@ for (const phase of phases)
     const slow = phase === 'mirroring' ? {} : { netLimit: (4 * MiB) as never };
     const { id } = await source.start(['a.img'], target.replica.dataAddress, slow);
     if (phase === 'mirroring') await source.untilState(id, 'mirroring');
-    if (phase === 'paused') t.equal((await source.replica.pause(id)).state, 'paused');
+    if (phase === 'paused') {
+      t.equal((await source.replica.pause(id)).state, 'paused');
+      await t.rejects(source.replica.cutover(id), { message: `it is paused: migratefs resume ${id}` });
+    }
     t.ok(target.has('a.img'));
     const cancelled = await source.replica.cancel(id);
     t.equal(cancelled.state, 'cancelled');

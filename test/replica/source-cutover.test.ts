@@ -19,6 +19,9 @@ t.test('G1 G2 G3: explicit cutover under writes', async (t) => {
   const writer = writeOn(guest, SIZE, 7);
   const { id, state } = await source.start(['a.img'], target.replica.dataAddress);
   t.equal(state, 'bulk-copy');
+  const early = `it is bulk-copy: wait until it is mirroring (migratefs status ${id})`;
+  await t.rejects(source.replica.cutover(id), { code: 'FAILED_PRECONDITION', message: early });
+  await t.rejects(source.replica.verify(id), { code: 'FAILED_PRECONDITION', message: early });
   await source.untilState(id, 'mirroring');
   await t.rejects(target.replica.cutover(id), { code: 'FAILED_PRECONDITION' });
   const verified = await source.replica.verify(id);
@@ -26,6 +29,7 @@ t.test('G1 G2 G3: explicit cutover under writes', async (t) => {
   t.ok((await writer.stop()) > 0);
   const done = await source.replica.cutover(id);
   t.equal(done.state, 'completed');
+  await t.rejects(source.replica.verify(id), { message: `cannot verify migration ${id}: it is completed` });
   t.equal(done.images[0]?.generation, 1);
   t.ok(source.content('a.img').equals(target.content('a.img')), 'identical');
   t.equal(await guest.write(0, Buffer.from('late')), EROFS, 'the source is fenced');

@@ -186,13 +186,13 @@ export class SourceMigration {
   /** Resolves when the target owns the images. */
   cutover(): Promise<void> {
     if (this.state !== 'mirroring' && this.state !== 'cutover') {
-      return Promise.reject(this.#precondition('cut over'));
+      return Promise.reject(this.#precondition('cut over', this.#wayToSync));
     }
     return this.#cutover.ask();
   }
 
   async verify(name?: string): Promise<readonly VerifyReport[]> {
-    if (this.state !== 'mirroring') throw this.#precondition('verify');
+    if (this.state !== 'mirroring') throw this.#precondition('verify', this.#wayToSync);
     return this.#verification.run(name);
   }
 
@@ -245,10 +245,19 @@ export class SourceMigration {
     this.#driver.end(error.code === 'CANCELLED' ? 'cancelled' : 'failed', plainError(error));
   }
 
-  #precondition(what: string): MigrateFsError {
+  /** What to do until both sides are in sync; empty where that is over. */
+  get #wayToSync(): string {
+    if (this.#status.isFinal || this.#offer.made || this.state === 'cutover') return '';
+    const { id } = this;
+    return this.state === 'paused'
+      ? `: migratefs resume ${id}, then wait until it is mirroring`
+      : `: wait until it is mirroring (migratefs status ${id})`;
+  }
+
+  #precondition(what: string, remedy = ''): MigrateFsError {
     return new MigrateFsError(
       'FAILED_PRECONDITION',
-      `cannot ${what} migration ${this.id}: it is ${this.#offer.made && !this.#status.isFinal ? 'cutting over' : this.state}`,
+      `cannot ${what} migration ${this.id}: it is ${this.#offer.made && !this.#status.isFinal ? 'cutting over' : this.state}${remedy}`,
     );
   }
 
