@@ -103,7 +103,9 @@ export class Unmounting {
       await this.request({ mountpoint, lazy: insisting });
     } catch (error) {
       this.#refusedAt = clock.now();
-      log('error', `still serving: ${(error as Error).message}`, { err: error });
+      // What is refused says all of it; `err` would say it again, with its stack and its cause.
+      const expected = error instanceof MigrateFsError;
+      log('error', `still serving: ${(error as Error).message}`, expected ? {} : { err: error });
     }
   }
 

@@ -34,6 +34,7 @@ for (const transport of TRANSPORTS) {
     const line = await signalled(daemon, /still serving/);
     t.match(line, `pid ${user.pid}, ${daemon.at('disk')}`);
     t.match(line, /close its files.*unmount --lazy/);
+    t.equal(line.split('close its files').length, 2, 'said once');
     t.equal(await user.write(0, 'after'), '5', 'it goes on serving');
     t.equal(readFileSync(daemon.at('disk'), 'utf8'), 'aftere');
   });
