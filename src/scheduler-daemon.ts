@@ -129,6 +129,7 @@ export const runScheduler = async (options: SchedulerDaemonOptions): Promise<voi
     tls,
     insecure,
     named: KEY_NAMES,
+    alertFile: join(store.folder, 'alerts.json'),
   });
   using hosts = new DaemonHosts({ addressesOf: (host) => topology.host(host), tls });
   const commands = { folder: join(store.folder, 'runs'), clock, env: driverEnvironment() };

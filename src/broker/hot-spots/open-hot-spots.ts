@@ -5,6 +5,7 @@ import type { LogSink } from '../../leaves/log-sink.js';
 import type { SettingNames } from '../../leaves/setting-names.js';
 import type { TlsIdentity } from '../../leaves/tls-identity.js';
 import { assertSafeListener } from '../../leaves/tls-identity.js';
+import { AlertFile } from './alert-file.js';
 import type { AlertListener } from './alert-listener.js';
 import { ALERTS_HARM, ALERTS_PATH, listenForAlerts } from './alert-listener.js';
 import { AlertSource } from './alert-source.js';
@@ -29,6 +30,8 @@ interface HotSpotsOptions {
   /** Of `tls` and `insecure`; absent: they are flags. */
   readonly named?: SettingNames | undefined;
   readonly interfaces?: NetworkInterfaces;
+  /** Path of the file that keeps alerts for the next process; absent: they are forgotten. */
+  readonly alertFile?: string;
 }
 
 export interface OpenHotSpots extends HotSpots, AsyncDisposable {
@@ -66,7 +69,7 @@ export const checkHotSpots = (config: HotSpotsConfig, security: Security): void 
  */
 export const openHotSpots = async (
   config: HotSpotsConfig,
-  { clock, log, ownTraffic = () => [], signal, tls, insecure, named, interfaces }: HotSpotsOptions,
+  { clock, log, ownTraffic = () => [], signal, tls, insecure, named, interfaces, alertFile }: HotSpotsOptions,
 ): Promise<OpenHotSpots> => {
   const { thresholds } = config;
   const board = new LinkBoard(clock, log);
@@ -89,7 +92,8 @@ export const openHotSpots = async (
     const { servers, token } = prepare(config);
     if (config.alerts) {
       const { listen } = config.alerts;
-      const alerts = new AlertSource({ config: config.alerts, board, clock, log });
+      const file = alertFile === undefined ? undefined : new AlertFile(alertFile, log);
+      const alerts = new AlertSource({ config: config.alerts, board, clock, log, file });
       listener = await listenForAlerts({
         listen,
         token,

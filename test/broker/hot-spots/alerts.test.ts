@@ -1,5 +1,8 @@
+import { mkdirSync, rmSync, writeFileSync } from 'node:fs';
 import { request } from 'node:https';
+import { join } from 'node:path';
 import t from 'tap';
+import { AlertFile } from '../../../src/broker/hot-spots/alert-file.js';
 import { BODY_BYTES_MAX, listenForAlerts } from '../../../src/broker/hot-spots/alert-listener.js';
 import { AlertSource } from '../../../src/broker/hot-spots/alert-source.js';
 import { LinkBoard } from '../../../src/broker/hot-spots/link-board.js';
@@ -45,15 +48,17 @@ const message = (
   });
 };
 
-const fixture = () => {
-  const clock = new ManualClock(STARTED);
+const fixture = ({ path, began = STARTED }: { readonly path?: string; readonly began?: number } = {}) => {
+  const clock = new ManualClock(began);
   const logged: string[] = [];
+  const log = (_level: string, line: string): void => void logged.push(line);
   const board = new LinkBoard(clock, () => undefined);
   const source = new AlertSource({
     config: { label: 'link', names: new Map([['sw-3.example', 'tor3']]), expiresAfter: millis(60_000) },
     board,
     clock,
-    log: (_level, line) => logged.push(line),
+    log,
+    ...(path !== undefined && { file: new AlertFile(path, log) }),
   });
   return { clock, board, source, logged, [Symbol.dispose]: () => board[Symbol.dispose]() };
 };
@@ -66,6 +71,55 @@ t.test('a firing alert makes its link hot until it is resolved', async (t) => {
   ]);
   alerts.source.take(message('resolved'));
   t.strictSame(alerts.board.loads(), []);
+});
+
+t.test('what fires is known to the next process, for as long as it would have counted', async (t) => {
+  const folder = scratchDir(t, 'alerts');
+  mkdirSync(folder, { recursive: true });
+  const path = join(folder, 'alerts.json');
+  const begin = () => fixture({ path });
+  {
+    using alerts = begin();
+    alerts.source.take(message('firing'));
+    alerts.source.take(message('firing', { fingerprint: 'b', labels: { alertname: 'B', link: 'tor4' } }));
+    alerts.source.take(message('resolved', { fingerprint: 'b', labels: { alertname: 'B', link: 'tor4' } }));
+  }
+  {
+    using alerts = fixture({ path, began: STARTED + 40_000 });
+    t.strictSame(alerts.board.loads(), [
+      { link: 'tor3', at: STARTED, saturated: true, hot: true, source: 'alert LinkSaturated' },
+    ]);
+    await alerts.clock.advance(20_000);
+    t.strictSame(alerts.board.loads(), [], 'not longer than without the restart');
+  }
+  {
+    using alerts = begin();
+    alerts.source.take(message('resolved'));
+    t.strictSame(alerts.board.loads(), [], 'and it can be resolved');
+  }
+  using alerts = begin();
+  t.strictSame(alerts.board.loads(), []);
+});
+
+t.test('a file of alerts from another clock, or that is damaged, does no harm', async (t) => {
+  const folder = scratchDir(t, 'alerts');
+  mkdirSync(folder, { recursive: true });
+  const path = join(folder, 'alerts.json');
+  const alert = { key: 'alert a', link: 'tor3', name: 'A', at: STARTED, until: STARTED + 86_400_000 };
+  writeFileSync(path, JSON.stringify([alert, { ...alert, link: 'a b' }, { ...alert, until: null }, null, 5]));
+  {
+    using alerts = fixture({ path });
+    t.match(alerts.board.loads(), [{ link: 'tor3' }]);
+    await alerts.clock.advance(60_000);
+    t.strictSame(alerts.board.loads(), [], 'bounded by expires-after');
+  }
+  writeFileSync(path, '[{');
+  using alerts = fixture({ path });
+  t.strictSame(alerts.board.loads(), []);
+  rmSync(folder, { recursive: true });
+  alerts.source.take(message('firing'));
+  t.equal(alerts.board.loads().length, 1, 'one that cannot be kept counts');
+  t.match(alerts.logged[0], `cannot keep the alerts in ${path}`);
 });
 
 t.test('one that is not sent again expires, one that is does not', async (t) => {

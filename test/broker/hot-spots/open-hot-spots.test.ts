@@ -1,11 +1,14 @@
 import { once } from 'node:events';
+import { mkdirSync } from 'node:fs';
 import { connect } from 'node:net';
+import { join } from 'node:path';
 import t from 'tap';
 import { hotSpotsConfigOf } from '../../../src/broker/hot-spots/config.js';
 import type { NetworkInterfaces } from '../../../src/broker/hot-spots/network-interfaces.js';
 import { openHotSpots } from '../../../src/broker/hot-spots/open-hot-spots.js';
 import { parseHostPort } from '../../../src/leaves/host-port.js';
 import { ManualClock } from '../../support/manual-clock.js';
+import { scratchDir } from '../../support/scratch.js';
 
 const log = (): void => undefined;
 
@@ -36,6 +39,24 @@ const alert = (address: string): Promise<Response> =>
       alerts: [{ status: 'firing', labels: { alertname: 'A', link: 'tor3' }, fingerprint: 'a' }],
     }),
   });
+
+t.test('an alert that was taken at the port is known when it is opened again with its file', async (t) => {
+  const folder = scratchDir(t, 'alerts');
+  mkdirSync(folder, { recursive: true });
+  const clock = new ManualClock(1000);
+  const open = () =>
+    openHotSpots(hotSpotsConfigOf({ alerts: CONFIG.alerts }, false), {
+      clock,
+      log,
+      alertFile: join(folder, 'alerts.json'),
+    });
+  {
+    await using spots = await open();
+    t.equal((await alert(spots.alertAddress!)).status, 200);
+  }
+  await using spots = await open();
+  t.match(spots.loads(), [{ link: 'tor3', hot: true, source: 'alert A' }]);
+});
 
 t.test('all sources behind one port, closed together', async (t) => {
   const clock = new ManualClock(1000);
