@@ -1,3 +1,4 @@
+import type { Abortable } from './abort-handle.js';
 import type { Clock } from './clock.js';
 import type { BytesPerSecond, Millis } from './units.js';
 import { KiB, millis } from './units.js';
@@ -63,7 +64,7 @@ export class TokenBucket {
   }
 
   /** `undefined`: granted now. Otherwise resolves when granted, or rejects when the signal aborts. */
-  take(amount: number, lane: Lane, signal?: AbortSignal): Promise<void> | undefined {
+  take(amount: number, lane: Lane, by?: Abortable): Promise<void> | undefined {
     if (this.#rate === Number.POSITIVE_INFINITY) return undefined;
     this.#fill();
     this.#enter(lane);
@@ -73,7 +74,7 @@ export class TokenBucket {
       this.#grant(queue, amount);
       return undefined;
     }
-    return this.#wait(amount, lane, signal);
+    return this.#wait(amount, lane, by?.signal);
   }
 
   /** Returns tokens that were taken and not used. */

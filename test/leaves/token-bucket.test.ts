@@ -163,7 +163,7 @@ t.test('an aborted wait takes nothing', async (t) => {
   const bucket = new TokenBucket(clock, bytesPerSecond(1 * MiB));
   bucket.take(1 * MiB, 'copy');
   const controller = new AbortController();
-  const waiting = bucket.take(100 * MiB, 'write', controller.signal);
+  const waiting = bucket.take(100 * MiB, 'write', controller);
   controller.abort(new Error('not wanted any more'));
   await t.rejects(waiting!, { message: 'not wanted any more' });
   t.equal(bucket.waiting, 0);

@@ -30,7 +30,7 @@ const setUp = () => {
     locks: new ExtentLocks(),
     wire: { open: false, send: (_change, settled) => settled('lost') },
     counters: { sent: () => {}, acked: () => {} },
-    takeDisk: (amount, signal) => bucket.take(amount, 'write', signal),
+    takeDisk: (amount, by) => bucket.take(amount, 'write', by),
     sender: { giveUp: () => {} } as never,
     syncBothSides: () => false,
     onDirtied: () => {},

@@ -37,7 +37,7 @@ const setUp = (windowBytes: number) => {
     locks: new ExtentLocks(),
     buffers: new BufferPool(),
     counters: { sent: () => {}, acked: () => {} },
-    takeNet: (_amount, signal) =>
+    takeNet: (_amount, { signal }) =>
       limit.on
         ? new Promise((resolve, reject) => {
             waiting.push({ grant: resolve, signal });

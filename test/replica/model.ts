@@ -162,7 +162,7 @@ export class Model {
       buffers: new BufferPool(),
       counters: { sent: () => {}, acked: () => {} },
       takeDisk: () => undefined,
-      takeNet: (_amount, signal) => this.#takeNet(signal),
+      takeNet: (_amount, { signal }) => this.#takeNet(signal),
       mirrorWindow: new Window(() => 2 * BLOCK),
       syncBothSides: () => true,
       flush: () => Promise.resolve(0),

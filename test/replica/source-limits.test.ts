@@ -46,7 +46,7 @@ t.test('a setter that repeats its limit does not take a debt away', async (t) =>
   t.equal(limits.net.take(10 * MiB, 'copy'), undefined, 'a debt of 100 s');
   const signal = AbortSignal.timeout(1300);
   let granted = false;
-  const waiting = limits.net.take(1, 'copy', signal)!.then(
+  const waiting = limits.net.take(1, 'copy', { signal })!.then(
     () => {
       granted = true;
     },

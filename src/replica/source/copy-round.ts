@@ -75,7 +75,7 @@ const copyImage = async (
     await window.take(batch.bytes, signal);
     let begun = false;
     try {
-      const held = pacing.take(batch.bytes, 'copy', signal);
+      const held = pacing.take(batch.bytes, 'copy', { signal });
       if (held) await held;
       signal.throwIfAborted();
       begun = true;

@@ -1,3 +1,5 @@
+import type { Abortable } from '../../leaves/abort-handle.js';
+import { AbortHandle } from '../../leaves/abort-handle.js';
 import type { Bytes } from '../../leaves/units.js';
 import { bytes, MiB } from '../../leaves/units.js';
 import type { ExtentLocks } from '../extent-locks.js';
@@ -10,7 +12,7 @@ import type { Window } from './window.js';
 export const MIRRORED_BYTES_MAX: Bytes = bytes(16 * MiB);
 
 /** The part of a token bucket a writer needs; `undefined`: at once. */
-export type TakeTokens = (amount: number, signal: AbortSignal) => Promise<void> | undefined;
+export type TakeTokens = (amount: number, by: Abortable) => Promise<void> | undefined;
 
 export interface MirrorSenderOptions {
   /** Number of the image within its group. */
@@ -28,7 +30,7 @@ export interface MirrorSenderOptions {
 interface Unsent {
   readonly offset: number;
   readonly length: number;
-  readonly hold: AbortController;
+  readonly hold: AbortHandle;
   readonly settled: Settled;
 }
 
@@ -59,8 +61,8 @@ export class MirrorSender {
    */
   send(offset: number, payload: Uint8Array, settled: Settled): boolean {
     const { length } = payload;
-    const hold = new AbortController();
-    const admitted = this.#admit(length, hold.signal);
+    const hold = new AbortHandle();
+    const admitted = this.#admit(length, hold);
     if (!admitted) {
       this.#transmit(offset, payload, settled, length);
       return false;
@@ -99,11 +101,11 @@ export class MirrorSender {
     this.#left.notify();
   }
 
-  #admit(length: number, signal: AbortSignal): Promise<void> | undefined {
+  #admit(length: number, hold: AbortHandle): Promise<void> | undefined {
     const { takeNet, window } = this.#options;
-    const tokens = takeNet(length, signal);
-    if (tokens) return tokens.then(() => window.take(length, signal));
-    return window.tryTake(length) ? undefined : window.take(length, signal);
+    const tokens = takeNet(length, hold);
+    if (tokens) return tokens.then(() => window.take(length, hold.signal));
+    return window.tryTake(length) ? undefined : window.take(length, hold.signal);
   }
 
   /** Its share of the window is taken. */

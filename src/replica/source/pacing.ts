@@ -1,3 +1,4 @@
+import type { Abortable } from '../../leaves/abort-handle.js';
 import type { Lane, TokenBucket } from '../../leaves/token-bucket.js';
 import type { BytesPerSecond } from '../../leaves/units.js';
 
@@ -17,10 +18,10 @@ export class Pacing {
   }
 
   /** `undefined`: granted now. Rejects with the signal's reason. */
-  take(amount: number, lane: Lane, signal: AbortSignal): Promise<void> | undefined {
-    const own = this.own.take(amount, lane, signal);
-    if (own) return own.then(() => this.#host.take(amount, lane, signal));
-    return this.#host.take(amount, lane, signal);
+  take(amount: number, lane: Lane, by: Abortable): Promise<void> | undefined {
+    const own = this.own.take(amount, lane, by);
+    if (own) return own.then(() => this.#host.take(amount, lane, by));
+    return this.#host.take(amount, lane, by);
   }
 
   /** Returns tokens that were taken and not used. */

@@ -4,6 +4,7 @@ import { Errno } from '../../fs/errno.js';
 import type { BackingCalls } from '../../fs/image-io.js';
 import { FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE, FALLOC_FL_ZERO_RANGE } from '../../fs/libc.js';
 import type { RoutedRequest } from '../../fs/participant.js';
+import { AbortHandle } from '../../leaves/abort-handle.js';
 import type { Extent } from '../../leaves/units.js';
 import type { ExtentLock, ExtentLocks } from '../extent-locks.js';
 import { TO_THE_END } from '../extent-locks.js';
@@ -51,7 +52,7 @@ export class RoutedWriter {
   readonly #options: RoutedWriterOptions;
   #policy: RoutedPolicy = 'track';
   /** The answers that the disk limit holds back: as many as the kernel has under way for the image. */
-  readonly #heldAnswers = new Set<AbortController>();
+  readonly #heldAnswers = new Set<AbortHandle>();
   /** As many as the kernel has under way for the image. */
   readonly #held: (() => void)[] = [];
 
@@ -90,8 +91,8 @@ export class RoutedWriter {
   #limited(request: ChangeRequest, amount: number, reply: Reply): Reply {
     const limited = this.#policy === 'track' || this.#policy === 'mirror';
     if (request.op !== 'write' || amount === 0 || !limited) return reply;
-    const hold = new AbortController();
-    const granted = this.#options.takeDisk(amount, hold.signal);
+    const hold = new AbortHandle();
+    const granted = this.#options.takeDisk(amount, hold);
     if (!granted) return reply;
     this.#heldAnswers.add(hold);
     request.unhold = () => hold.abort();
@@ -153,7 +154,7 @@ export class RoutedWriter {
     const { bitmap, wire, calls } = this.#options;
     const extent = this.#extentOf(request);
     const allDirty = extent.length > 0 && bitmap.allDirty(extent.offset, extent.length);
-    const sizeBefore = calls.fileSize(request.fd);
+    const sizeBefore = request.op === 'fallocate' ? calls.fileSize(request.fd) : 0;
     const result = this.#perform(request);
     if (allDirty && request.op !== 'truncate') {
       reply(result);

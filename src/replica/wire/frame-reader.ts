@@ -1,5 +1,5 @@
-import { crc32c } from '@node-rs/crc32';
 import { MigrateFsError } from '../../leaves/errors.js';
+import { checksum } from './checksum.js';
 import type { Frame, PayloadChunks } from './frame.js';
 import {
   decodeHeader,
@@ -55,11 +55,11 @@ export class FrameReader {
         break;
       case 'header':
         this.#header.push(piece);
-        this.#crc = crc32c(piece, this.#crc);
+        this.#crc = checksum(piece, this.#crc);
         break;
       case 'payload':
         this.#payload.push(piece);
-        this.#crc = crc32c(piece, this.#crc);
+        this.#crc = checksum(piece, this.#crc);
         break;
       default:
         this.#stage satisfies never;

@@ -1,8 +1,8 @@
-import { crc32c } from '@node-rs/crc32';
 import protobuf from 'protobufjs/minimal.js';
 import { MigrateFsError } from '../../leaves/errors.js';
 import type { Bytes } from '../../leaves/units.js';
 import { bytes, KiB, MiB } from '../../leaves/units.js';
+import { checksum } from './checksum.js';
 import { migratefs } from './generated/data.js';
 
 import data = migratefs.data;
@@ -67,8 +67,8 @@ export const encodeFrame = (frame: FrameProperties, payload: PayloadChunks = [])
     );
   const head = Buffer.allocUnsafe(FRAME_PREFIX_BYTES + header.length);
   head.set(header, FRAME_PREFIX_BYTES);
-  let crc = crc32c(head.subarray(FRAME_PREFIX_BYTES));
-  for (const chunk of payload) crc = crc32c(chunk as Buffer, crc);
+  let crc = checksum(header);
+  for (const chunk of payload) crc = checksum(chunk, crc);
   head.writeUInt32LE(header.length, 0);
   head.writeUInt32LE(length, 4);
   head.writeUInt32LE(crc, 8);
@@ -91,11 +91,15 @@ function readUint64(this: protobuf.Reader): number {
   throw new RangeError('varint too long');
 }
 
+class HeaderReader extends protobuf.BufferReader {}
+// Its type says Long.
+Object.assign(HeaderReader.prototype, { uint64: readUint64 });
+
 /** Decodes a header whose CRC was right. INVALID_ARGUMENT: not a `Frame`, or one of no kind known here. */
 export const decodeHeader = (header: Uint8Array): Frame => {
   let frame: data.Frame;
   try {
-    frame = data.Frame.decode(Object.assign(new protobuf.BufferReader(header), { uint64: readUint64 }));
+    frame = data.Frame.decode(new HeaderReader(header));
   } catch (error) {
     throw new MigrateFsError('INVALID_ARGUMENT', 'undecodable frame header', { cause: error });
   }
