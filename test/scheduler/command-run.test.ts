@@ -45,6 +45,16 @@ t.test('started by many at once it runs once, and everybody gets its status', as
   t.equal(linesOf(file), 1);
 });
 
+t.test(
+  'what it printed last is known also when something that it has started holds its output open',
+  async (t) => {
+    const run = new CommandRun(join(scratchDir(t, 'run'), 'run'), systemClock);
+    await run.start(sh('echo connecting; echo "no such domain" >&2; sleep 0.3 & exit 3'), env);
+    t.same(await run.end(), { status: 3, how: 'ended' });
+    t.equal(await run.lastLine(), 'no such domain');
+  },
+);
+
 t.test('its starter is killed: it goes on, and the next one finds its result', async (t) => {
   const folder = scratchDir(t, 'run');
   const file = join(folder, 'count');

@@ -145,7 +145,7 @@ export class LibvirtDriver implements HypervisorDriver {
       if (view.kind !== 'target')
         throw failureOf(
           job,
-          complaintOf(run.lastLine()) || endWords(result),
+          complaintOf(await run.lastLine()) || endWords(result),
           view.kind === 'source' ? '' : ` (now on ${where(job, view)})`,
         );
     }

@@ -15,6 +15,8 @@ const OUTPUT_BYTES_MAX = 64 * 1024;
 /** Bytes of the last line of its output, for the error. */
 const LAST_LINE_MAX = 200;
 const POLL = millis(50);
+/** The output of a command that has ended is looked for this long. */
+const COPY_MAX = millis(1_000);
 /** Between SIGTERM and SIGKILL. */
 const TERM_GRACE = millis(5_000);
 const STATUS = /^\d{1,3}$/;
@@ -46,7 +48,7 @@ ln "$own" "$folder/claim" 2>/dev/null || { rm -f "$own" "$end"; exit 0; }
 rm -f "$own"
 mkfifo "$folder/pipe" || give_up
 # It must outlive the command, which would die of writing to nobody.
-{ trap '' TERM; head -c "$max" >"$folder/output"; cat >/dev/null; } <"$folder/pipe" &
+{ trap '' TERM; head -c "$max" >"$folder/output"; : >"$folder/copied"; cat >/dev/null; } <"$folder/pipe" &
 exec 3>"$folder/pipe"
 rm -f "$folder/pipe"
 mv "$end" "$folder/status" || give_up
@@ -140,8 +142,14 @@ export class CommandRun {
     }
   }
 
-  /** The last line that it printed, for an error. */
-  lastLine(): string {
+  /**
+   * The last line that it printed, for an error, once it has ended. Its output is copied by another process, which is waited
+   * for a while: not for ever, because something that the command has started may hold the pipe open.
+   */
+  async lastLine(): Promise<string> {
+    const asked = this.#clock.now();
+    while (this.#read('copied') === undefined && this.#clock.now() - asked < COPY_MAX)
+      await pause(this.#clock, POLL);
     try {
       const lines = readFileSync(this.outputFile, 'utf8').trimEnd().split('\n');
       return lines.at(-1)!.slice(-LAST_LINE_MAX);

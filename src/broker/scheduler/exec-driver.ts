@@ -81,7 +81,7 @@ export class ExecDriver implements HypervisorDriver {
       );
     throw new MigrateFsError(
       'ABORTED',
-      `the ${name} ${endWords(result)}${shown(run)}: see ${run.outputFile}`,
+      `the ${name} ${endWords(result)}${await shown(run)}: see ${run.outputFile}`,
     );
   }
 }
@@ -95,8 +95,8 @@ const END_WORDS = {
 const endWords = ({ status, how }: CommandResult): string =>
   how === 'ended' ? `ended with status ${status}` : END_WORDS[how];
 
-const shown = (run: CommandRun): string => {
-  const line = run.lastLine();
+const shown = async (run: CommandRun): Promise<string> => {
+  const line = await run.lastLine();
   return line === '' ? '' : ` (${line})`;
 };
 
