@@ -75,6 +75,7 @@ program
   .option('--only <section>', 'throttle or smooth', '')
   .option('--size <MiB>', 'size of the throttled image', count, 512)
   .option('--dir <path>', 'where images are made; tmpfs', '/dev/shm')
+  .option('--awake', 'keep the CPUs from halting while nothing runs, with loops of the lowest priority')
   .action(async (options) => {
     await withCleanup((cleanup) =>
       benchMigrate({ ...options, size: options.size * MIB }, cleanup, THROTTLE_SECTIONS),

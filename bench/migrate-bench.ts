@@ -2,6 +2,7 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { startPair } from '../test/support/pair.js';
 import type { Teardown } from '../test/support/scratch.js';
+import { keepCpusAwake } from './awake-cpus.js';
 import { fillImage } from './image.js';
 import { bulkLines, resentLines } from './migrate-copy.js';
 import { cutoverLines, durableLines, guestLines, isolationLines } from './migrate-guest.js';
@@ -39,6 +40,7 @@ export const benchMigrate = async (
   t: Teardown,
   sections: Sections = SECTIONS,
 ): Promise<number> => {
+  if (options.awake) await keepCpusAwake(t);
   const folder = mkdtempSync(join(options.dir, 'mfs-bench-'));
   t.teardown(() => rmSync(folder, { recursive: true, force: true }));
   const side = (name: string): { imageDir: string; mountpoint: string } => ({
@@ -56,7 +58,7 @@ export const benchMigrate = async (
   }
   lines.push(...memoryLines(setting, 'after all this'));
   console.log(
-    `image of ${options.size / 2 ** 20} MiB in page cache, loopback, medians of ${options.rounds} rounds\n`,
+    `image of ${options.size / 2 ** 20} MiB in page cache, loopback, medians of ${options.rounds} rounds${options.awake ? ', CPUs kept from halting' : ''}\n`,
   );
   console.log(
     formatTable(

@@ -14,6 +14,8 @@ export interface MigrateBenchOptions {
   /** Where images are made; on tmpfs, so that no disk takes part. */
   readonly dir: string;
   readonly only: string;
+  /** Keeps the CPUs from halting. */
+  readonly awake?: boolean;
 }
 
 /** A line of the report. */
