@@ -4,6 +4,17 @@ import { BackOffRequests } from '../../src/broker/back-off-requests.js';
 import { millis, UNLIMITED } from '../../src/leaves/units.js';
 import { BrokerWorld, MB } from '../support/broker-world.js';
 import { ManualClock } from '../support/manual-clock.js';
+import type { Teardown } from '../support/scratch.js';
+
+/** `m1` crosses eth0 and tor3, and decides once a minute. */
+const overTwoLinks = async (t: Teardown) => {
+  const world = new BrokerWorld();
+  t.teardown(() => world.host.close());
+  world.hotSpots.towards.set('host-b', 'eth0');
+  const migration = world.begin('m1', { choice: { period: millis(60_000) } });
+  await world.host.setPath('m1', [{ link: 'tor3', sharers: [] }]);
+  return { world, migration };
+};
 
 t.test('a request is obeyed at the next decision, renewed by asking again, and expires', async (t) => {
   const world = new BrokerWorld();
@@ -78,11 +89,7 @@ t.test('a hot link of the path makes it yield within two periods, another link d
 t.test(
   'it yields as soon as a link of the path becomes hot, however long the period, once a period',
   async (t) => {
-    const world = new BrokerWorld();
-    t.teardown(() => world.host.close());
-    world.hotSpots.towards.set('host-b', 'eth0');
-    const migration = world.begin('m1', { choice: { period: millis(60_000) } });
-    await world.host.setPath('m1', [{ link: 'tor3', sharers: [] }]);
+    const { world, migration } = await overTwoLinks(t);
     await world.clock.advance(10_000);
     t.equal(migration.netLimit, UNLIMITED);
     world.hotSpots.set('eth1', { hot: true, saturated: true });
@@ -111,11 +118,7 @@ t.test(
 t.test(
   'quiet periods begin when the last hot link of the path cools, not up to a period later',
   async (t) => {
-    const world = new BrokerWorld();
-    t.teardown(() => world.host.close());
-    world.hotSpots.towards.set('host-b', 'eth0');
-    const migration = world.begin('m1', { choice: { period: millis(60_000) } });
-    await world.host.setPath('m1', [{ link: 'tor3', sharers: [] }]);
+    const { world, migration } = await overTwoLinks(t);
     world.hotSpots.set('eth0', { hot: true, saturated: true });
     world.hotSpots.set('tor3', { hot: true, saturated: true });
     await world.clock.advance(70_000);
