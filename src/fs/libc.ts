@@ -69,6 +69,15 @@ export const MNT_FORCE = 1;
 export const MNT_DETACH = 2;
 export const UMOUNT_NOFOLLOW = 8;
 
+export const MSG_DONTWAIT = 0x40;
+export const MSG_NOSIGNAL = 0x4000;
+
+export const SHUT_WR = 1;
+export const SHUT_RDWR = 2;
+
+export const EFD_NONBLOCK = 0o4000;
+export const EFD_CLOEXEC = 0o2000000;
+
 export const RENAME_NOREPLACE = 1;
 export const UTIME_NOW = 0x3fffffff;
 export const UTIME_OMIT = 0x3ffffffe;
@@ -96,14 +105,24 @@ export const writeInPool = (fd: number, data: Uint8Array): Promise<void> =>
   new Promise((resolve) => {
     writeFunction.async(fd, data, data.length, () => resolve());
   });
-/** `events` and `revents` are in the third word of each pollfd: int fd, short events, short revents. */
+/** Two words for each pollfd: the descriptor, then `events` in the low and `revents` in the high half. */
 export const rawPoll = raw<[fds: Int32Array, count: number, timeout: number]>(
   'int poll(void *fds, unsigned long count, int timeout)',
 );
 export const POLLIN = 1;
+export const POLLOUT = 4;
 export const POLLERR = 8;
+export const POLLHUP = 16;
 /** Another number of the same open file. */
 export const duplicate = bind<[fd: number]>('int dup(int fd)');
+
+/** The raw function, as all of `raw`; so is `recv`. */
+export const send = raw<[fd: number, data: Uint8Array, length: number, flags: number]>(
+  'int64_t send(int fd, const void *data, size_t length, int flags)',
+);
+export const recv = raw<[fd: number, data: Uint8Array, length: number, flags: number]>(
+  'int64_t recv(int fd, void *data, size_t length, int flags)',
+);
 export const rawPread = raw<[fd: number, data: Uint8Array, length: number, offset: number]>(
   'int64_t pread(int fd, void *data, size_t length, int64_t offset)',
 );
@@ -214,6 +233,9 @@ export const mount = bind<
 export const umount2 = bind<[target: Uint8Array, flags: number]>(
   'int umount2(const void *target, int flags)',
 );
+export const shutdown = bind<[fd: number, how: number]>('int shutdown(int fd, int how)');
+/** A descriptor that holds a 64-bit counter: writes of 8 bytes add to it, a read takes and clears it. */
+export const eventfd = bind<[initial: number, flags: number]>('int eventfd(uint32_t initial, int flags)');
 /** Ends the process without waiting for its threads; nothing is cleaned up. */
 export const exitNow = bind<[code: number]>('void _exit(int code)');
 /** Acts on the calling thread only. */
@@ -228,6 +250,46 @@ const setrlimit = bind<[resource: number, limits: BigUint64Array]>(
 const syscall4 = bind<[number: number, a: number, b: Uint8Array, c: BigUint64Array, d: number]>(
   'int64_t syscall(long number, long a, const void *b, const void *c, long d)',
 );
+
+/** Variadic in C; on x64 and arm64 an integer argument is passed alike. */
+const fcntl = bind<[fd: number, command: number, argument: number]>(
+  'int fcntl(int fd, int command, long argument)',
+);
+const setsockopt = bind<[fd: number, level: number, name: number, value: Int32Array, size: number]>(
+  'int setsockopt(int fd, int level, int name, const void *value, uint32_t size)',
+);
+
+const F_GETFL = 3;
+const F_SETFL = 4;
+const F_DUPFD_CLOEXEC = 1030;
+const SOL_SOCKET = 1;
+const SO_SNDBUF = 7;
+const IPPROTO_TCP = 6;
+const TCP_USER_TIMEOUT = 18;
+const SO_SNDBUFFORCE = 32;
+
+/** As `duplicate`, and the new number does not survive exec. */
+export const duplicateCloexec = (fd: number): number => fcntl(fd, F_DUPFD_CLOEXEC, 0);
+
+/** Whether calls on the open file wait; true for every number that it has. */
+export const setBlocking = (fd: number, blocking: boolean): number => {
+  const flags = fcntl(fd, F_GETFL, 0);
+  if (flags < 0) return flags;
+  return fcntl(fd, F_SETFL, blocking ? flags & ~constants.O_NONBLOCK : flags | constants.O_NONBLOCK);
+};
+
+/** Memory of the kernel for what is sent and not acknowledged: past `net.core.wmem_max` if the process may. */
+export const setSendBuffer = (fd: number, bytes: number): number => {
+  const value = Int32Array.of(bytes);
+  const forced = setsockopt(fd, SOL_SOCKET, SO_SNDBUFFORCE, value, value.byteLength);
+  return forced < 0 ? setsockopt(fd, SOL_SOCKET, SO_SNDBUF, value, value.byteLength) : forced;
+};
+
+/** For how long what was sent may stay unacknowledged by the peer's kernel before the connection breaks (tcp(7)). */
+export const setUserTimeout = (fd: number, milliseconds: number): number => {
+  const value = Int32Array.of(milliseconds);
+  return setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, value, value.byteLength);
+};
 
 /** The same number on every architecture since Linux 5.6. */
 const SYS_OPENAT2 = 437;
