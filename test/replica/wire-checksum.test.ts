@@ -1,8 +1,8 @@
-/** CRC-32C of the block stream: two implementations by size, one value. */
-import { crc32c } from '@node-rs/crc32';
+/** Checksums of frames (CRC-32C) and records (CRC-32): two implementations by size, one value. */
+import { crc32, crc32c } from '@node-rs/crc32';
 import fc from 'fast-check';
 import t from 'tap';
-import { checksum } from '../../src/replica/wire/checksum.js';
+import { checksum, recordChecksum } from '../../src/leaves/checksum.js';
 
 t.test('the test vectors of RFC 3720, B.4', async (t) => {
   const ascending = Buffer.from(Array.from({ length: 32 }, (_, i) => i));
@@ -13,11 +13,21 @@ t.test('the test vectors of RFC 3720, B.4', async (t) => {
   t.equal(checksum(Buffer.from('123456789')), 0xe3069283);
 });
 
+t.test('the test vector of the CRC catalogue for CRC-32/ISO-HDLC', async (t) => {
+  t.equal(recordChecksum(Buffer.from('123456789')), 0xcbf43926);
+});
+
 t.test('property: pieces of any sizes give what the whole gives', async () => {
   fc.assert(
     fc.property(fc.array(fc.uint8Array({ maxLength: 200 }), { maxLength: 6 }), (pieces) => {
-      const inPieces = pieces.reduce((crc, piece) => checksum(piece, crc), 0);
-      return inPieces === crc32c(Buffer.concat(pieces)) && inPieces === checksum(Buffer.concat(pieces));
+      const whole = Buffer.concat(pieces);
+      const inPieces = (each: typeof checksum): number => pieces.reduce((crc, piece) => each(piece, crc), 0);
+      return (
+        inPieces(checksum) === crc32c(whole) &&
+        checksum(whole) === crc32c(whole) &&
+        inPieces(recordChecksum) === crc32(whole) &&
+        recordChecksum(whole) === crc32(whole)
+      );
     }),
   );
 });

@@ -1,5 +1,5 @@
+import { checksum } from '../../leaves/checksum.js';
 import { MigrateFsError } from '../../leaves/errors.js';
-import { checksum } from './checksum.js';
 import type { Frame, PayloadChunks } from './frame.js';
 import {
   decodeHeader,
