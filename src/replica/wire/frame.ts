@@ -1,8 +1,8 @@
 import protobuf from 'protobufjs/minimal.js';
+import { checksum } from '../../leaves/checksum.js';
 import { MigrateFsError } from '../../leaves/errors.js';
 import type { Bytes } from '../../leaves/units.js';
 import { bytes, KiB, MiB } from '../../leaves/units.js';
-import { checksum } from './checksum.js';
 import { migratefs } from './generated/data.js';
 
 import data = migratefs.data;
@@ -34,6 +34,8 @@ interface Bodies {
   readonly discarded: data.Discarded;
   readonly ping: data.Ping;
   readonly failure: data.Failure;
+  readonly streamHello: data.StreamHello;
+  readonly streamReply: data.StreamReply;
 }
 
 /** A decoded frame: `body` names the one field that is there. Absent scalars have their proto3 defaults. */

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
-import { connect as connectTcp } from 'node:net';
+import { connect as connectTcp, Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
+import { setImmediate as immediate } from 'node:timers/promises';
 import { connect as connectTls } from 'node:tls';
 import type { Clock } from '../../leaves/clock.js';
 import { MigrateFsError } from '../../leaves/errors.js';
@@ -10,7 +11,8 @@ import { millis } from '../../leaves/units.js';
 import type { Frame, FrameProperties, PayloadChunks } from './frame.js';
 import { encodeFrame } from './frame.js';
 import { FrameReader } from './frame-reader.js';
-
+import type { StreamSocket } from './taken-socket.js';
+import { detach, exportedKeys, hasUnsent, peerSwitched, stopReading, tellSwitched } from './taken-socket.js';
 import { tlsOptions } from './tls-options.js';
 
 /** Without a byte from the peer for this long it is lost. */
@@ -21,13 +23,15 @@ const PINGS_PER_TIMEOUT = 4;
 /** What was queued before `close` may take this long to leave. */
 const CLOSE_LINGER = millis(1_000);
 const KEEPALIVE_DELAY = millis(10_000);
+/** What was sent may take this long to leave before a take-over, and then the peer to take over as well. */
+const TAKE_OVER_TIMEOUT = millis(5_000);
 
 interface PeerConnectionOptions {
   readonly clock: Clock;
   readonly peerTimeout?: Millis | undefined;
 }
 
-interface ConnectOptions extends PeerConnectionOptions {
+export interface ConnectOptions extends PeerConnectionOptions {
   readonly host: string;
   readonly port: number;
   readonly tls?: TlsIdentity | undefined;
@@ -63,10 +67,16 @@ export class PeerConnection {
   readonly #clock: Clock;
   readonly #peerTimeout: Millis;
   readonly #pingInterval: Millis;
+  /** Connected from here; the other end is the server. */
+  readonly #isClient: boolean;
   readonly #reader = new FrameReader();
   readonly #waiters = new Set<DrainWaiter>();
   #handler: FrameHandler | undefined;
   #paused = false;
+  /** Nothing is read any more. */
+  #stopped = false;
+  /** The last frame has been sent; no ping may follow it. */
+  #silent = false;
   #corked = false;
   #reason: MigrateFsError | undefined;
   #ended = false;
@@ -80,9 +90,10 @@ export class PeerConnection {
   #framesRejected = 0;
 
   /** Over a connected stream, which it owns from now on. Nothing is read before `onFrame`. */
-  constructor(stream: Duplex, options: PeerConnectionOptions) {
+  constructor(stream: Duplex, options: PeerConnectionOptions, isClient = false) {
     const socket = stream as SocketLike;
     this.#stream = stream;
+    this.#isClient = isClient;
     this.#clock = options.clock;
     this.#peerTimeout = options.peerTimeout ?? PEER_TIMEOUT_DEFAULT;
     this.#pingInterval = millis(this.#peerTimeout / PINGS_PER_TIMEOUT);
@@ -134,7 +145,7 @@ export class PeerConnection {
       stream.once('error', onError);
       stream.once(tls ? 'secureConnect' : 'connect', () => {
         settle();
-        resolve(new PeerConnection(stream, options));
+        resolve(new PeerConnection(stream, options, true));
       });
     });
   }
@@ -166,10 +177,12 @@ export class PeerConnection {
   /**
    * Queues a frame behind those sent before; payload chunks must not change until the frame has left (an ack proves
    * it). On a closed connection it does nothing: `closed` tells. The first frame of an event-loop turn leaves at once,
-   * what follows it in that turn leaves together.
+   * what follows it in that turn leaves together. After `streamHello` and `streamReply` nothing more may be sent.
    */
   send(frame: FrameProperties, payload?: PayloadChunks): void {
     if (this.#reason) return;
+    assert(!this.#silent, 'a frame after the last one');
+    this.#silent = Boolean(frame.streamHello || frame.streamReply);
     const buffers = encodeFrame(frame, payload);
     const first = !this.#corked;
     const stream = this.#stream;
@@ -218,10 +231,71 @@ export class PeerConnection {
   }
 
   resume(): void {
-    if (!this.#paused) return;
+    if (!this.#paused || this.#stopped) return;
     this.#paused = false;
     this.#lastReceived = this.#clock.now();
     if (this.#handler) this.#stream.resume();
+  }
+
+  /** Reads nothing more, for good: what comes from now on stays in the kernel, for whoever takes the socket over. */
+  stopReading(): void {
+    this.pause();
+    this.#stopped = true;
+    assert(this.#stream instanceof Socket);
+    stopReading(this.#stream);
+  }
+
+  /**
+   * Takes the socket out of this connection, which is over with that (`closed`: CANCELLED): stops reading at once, lets
+   * what was sent leave, and gives the descriptor, which waits in calls and does not survive exec, with nothing of TLS
+   * on it any more. The server calls it behind its last frame, the client in the turn in which it gets that frame; what
+   * either sends once it has the descriptor, and no byte else, the other receives from its own. Keys are exported from
+   * the TLS session under `label`; without TLS there are none. UNAVAILABLE: the connection is gone, or the client has
+   * not taken over in time. INVALID_ARGUMENT: the peer sent more. Rejects with the signal's reason when it aborts.
+   */
+  async takeOver(label: string, signal?: AbortSignal): Promise<StreamSocket> {
+    if (this.#reason || this.#stream.destroyed)
+      throw new MigrateFsError('UNAVAILABLE', `${this.remote} is gone`, { cause: this.#reason });
+    this.stopReading();
+    this.#silent = true;
+    this.#handler = (late) => {
+      throw new MigrateFsError('INVALID_ARGUMENT', `${late.body} frame after the last one`);
+    };
+    const limit = new AbortController();
+    const forget = this.#clock.after(TAKE_OVER_TIMEOUT, () =>
+      limit.abort(this.#lost(`has not taken over within ${TAKE_OVER_TIMEOUT} ms`)),
+    );
+    const ended = signal ? AbortSignal.any([signal, limit.signal]) : limit.signal;
+    const onAbort = (): void => this.destroy();
+    ended.addEventListener('abort', onAbort);
+    try {
+      return await this.#takenOver(this.#stream as Socket, label, ended);
+    } catch (error) {
+      this.destroy(error instanceof MigrateFsError ? error : undefined);
+      throw ended.aborted ? ended.reason : error;
+    } finally {
+      forget();
+      ended.removeEventListener('abort', onAbort);
+    }
+  }
+
+  async #takenOver(socket: Socket, label: string, signal: AbortSignal): Promise<StreamSocket> {
+    signal.throwIfAborted();
+    await this.drained(0 as Bytes);
+    // At least once around the event loop: what TLS has read already is handed over by then.
+    do {
+      await immediate();
+      if (this.#reason) throw this.#reason;
+    } while (hasUnsent(socket));
+    if (this.#reader.midFrame || socket.readableLength > 0) {
+      this.#framesRejected++;
+      throw new MigrateFsError('INVALID_ARGUMENT', `${this.remote} sent more after the last frame`);
+    }
+    const keys = exportedKeys(socket, label, this.#isClient);
+    this.#begin(new MigrateFsError('CANCELLED', 'taken over'));
+    const fd = await detach(socket);
+    const switched = this.#isClient ? tellSwitched(fd, signal) : await peerSwitched(fd, signal);
+    return { fd: switched, keys };
   }
 
   /** Lets what is queued leave (bounded), then closes. Idempotent. */
@@ -269,7 +343,7 @@ export class PeerConnection {
   #checkLiveness(delay: Millis): void {
     this.#forgetTimer = this.#clock.after(delay, () => {
       const now = this.#clock.now();
-      if (now - this.#lastSent >= this.#pingInterval) this.send({ ping: {} });
+      if (!this.#silent && now - this.#lastSent >= this.#pingInterval) this.send({ ping: {} });
       const watched = this.#handler !== undefined && !this.#paused;
       if (!watched || now - this.#lastReceived <= this.#peerTimeout) {
         this.#suspected = false;

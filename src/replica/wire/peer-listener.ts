@@ -32,6 +32,11 @@ export interface ListenOptions {
   readonly helloTimeout?: Millis | undefined;
   /** Gets each connection whose first frame was a hello, reading paused; it sets `onFrame` and resumes. */
   readonly onHello: (connection: PeerConnection, hello: migratefs.data.Hello) => void;
+  /**
+   * Gets each connection whose first frame was a stream hello, nothing read behind it: to `acceptStream` or
+   * `refuseStream`, within what is left of the time for a hello. Without it such a connection is dropped.
+   */
+  readonly onStream?: ((connection: PeerConnection, hello: migratefs.data.StreamHello) => void) | undefined;
   readonly log: (level: 'info' | 'warn', message: string, fields?: object) => void;
 }
 
@@ -142,7 +147,7 @@ export class PeerListener {
   }
 
   #greet(socket: Socket, raw: Socket): void {
-    const { clock, peerTimeout, helloTimeout, onHello, log } = this.#options;
+    const { clock, peerTimeout, helloTimeout, onHello, onStream, log } = this.#options;
     const connection = new PeerConnection(socket, { clock, peerTimeout });
     this.#connections.add(connection);
     const forget = clock.after(helloTimeout ?? HELLO_TIMEOUT_DEFAULT, () =>
@@ -161,6 +166,14 @@ export class PeerListener {
         });
     });
     connection.onFrame((frame) => {
+      if (frame.body === 'streamHello' && onStream) {
+        // It stays among the ungreeted until it is taken over: what it brings is a token to be looked at.
+        connection.stopReading();
+        connection.onFrame((early) => {
+          throw new MigrateFsError('INVALID_ARGUMENT', `${early.body} frame before the stream reply`);
+        });
+        return onStream(connection, frame.streamHello);
+      }
       if (frame.body !== 'hello')
         throw new MigrateFsError('INVALID_ARGUMENT', `${frame.body} frame before hello`);
       forget();
