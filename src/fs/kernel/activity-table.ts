@@ -14,6 +14,7 @@ const RETIRED = 7;
 /** Instead of a sequence: another thread serves in its place; it ends when its call returns. */
 const REPLACED = -1;
 const SEQUENCE_MASK = 0x3fffffff;
+const CALLS_MASK = SEQUENCE_MASK >> 1;
 
 const FLUSHES = PARTICIPANTS_MAX * WORDS;
 const FLUSHES_MAX = FLUSHES + 1;
@@ -57,6 +58,12 @@ export class ActivityTable {
       fuseFd: this.#words[at + FUSE_FD]!,
     };
     return Atomics.load(this.#words, at + SEQUENCE) === sequence ? activity : undefined;
+  }
+
+  /** How many calls it has begun since it had begun `calls`, and the new count. Not of one that has been replaced. */
+  callsSince(participant: number, calls: number): { readonly begun: number; readonly calls: number } {
+    const now = ((Atomics.load(this.#words, participant * WORDS + SEQUENCE) + 1) >> 1) & CALLS_MASK;
+    return { begun: (now - calls) & CALLS_MASK, calls: now };
   }
 
   /** Takes the thread out of service from the end of that call on; false when the call has ended meanwhile. */

@@ -1,3 +1,5 @@
+import type { Millis } from '../../leaves/units.js';
+
 /** One look at the workers in service. */
 export interface CrewLook {
   readonly workers: number;
@@ -7,7 +9,15 @@ export interface CrewLook {
   readonly sameCall: number;
   /** Requests wait that no worker has taken. */
   readonly queued: boolean;
+  /** What a request has taken a worker since the last look, waiting for a CPU included. */
+  readonly perRequest: Millis;
 }
+
+/**
+ * Requests that take less are made of CPU time: further workers would have to share it, and whoever waits in the queue
+ * does not wait for long. A read of the fastest disks takes longer.
+ */
+const QUICK_REQUEST_MILLIS = 0.05;
 
 /** So many looks in turn have to say the same before workers are added. */
 const BUSY_LOOKS = 2;
@@ -15,9 +25,9 @@ const BUSY_LOOKS = 2;
 const QUIET_LOOKS = 20;
 
 /**
- * How many data workers there should be: more while requests wait although every worker is in a call and none is stuck
- * in it (a stuck image would only take the new ones along), fewer when half of them would do. Looks come at a fixed
- * interval.
+ * How many data workers there should be: more while requests wait although every worker is in a call that takes its time
+ * and none is stuck in it (a stuck image would only take the new ones along), fewer when half of them would do. Looks
+ * come at a fixed interval.
  */
 export class CrewSize {
   readonly #least: number;
@@ -31,8 +41,8 @@ export class CrewSize {
   }
 
   /** By how many workers to change now. */
-  decide({ workers, busy, sameCall, queued }: CrewLook): number {
-    const wanted = queued && busy === workers && sameCall === 0;
+  decide({ workers, busy, sameCall, queued, perRequest }: CrewLook): number {
+    const wanted = queued && busy === workers && sameCall === 0 && perRequest >= QUICK_REQUEST_MILLIS;
     this.#busyLooks = wanted ? this.#busyLooks + 1 : 0;
     this.#quietLooks = busy * 2 <= workers ? this.#quietLooks + 1 : 0;
     if (this.#busyLooks >= BUSY_LOOKS) return Math.min(workers, this.#most - workers);

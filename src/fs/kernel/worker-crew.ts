@@ -9,6 +9,7 @@ import type { BitmapAnnouncement } from '../participant.js';
 import type { Activity } from './activity-table.js';
 import { ActivityTable } from './activity-table.js';
 import { isBeingKilled } from './caller.js';
+import type { CrewLook } from './crew-size.js';
 import { CrewSize } from './crew-size.js';
 import { endCall, ImageLanes } from './image-lanes.js';
 import type { Seat } from './seats.js';
@@ -55,6 +56,8 @@ interface Station {
   thread: ServiceThread;
   /** The call it was in when last looked at, and since when. */
   seen: { readonly sequence: number; readonly since: Millis } | undefined;
+  /** How many calls it had begun when last looked at. */
+  calls: number;
   /** It was one too many, and ends. */
   retired: boolean;
 }
@@ -88,6 +91,7 @@ export class WorkerCrew {
   readonly #interrupts = new Map<bigint, Millis>();
   #forgetTick: () => void = () => {};
   #exhausted = false;
+  #lookedAt: Millis;
   #resolveEnded: () => void = () => {};
   #left: number;
 
@@ -106,6 +110,7 @@ export class WorkerCrew {
       this.#resolveEnded = resolve;
     });
     this.#left = workers;
+    this.#lookedAt = options.clock.now();
     this.#size = new CrewSize(workers, fuseFds.length);
     this.#pollfd = Int32Array.of(fuseFds[0]!, POLLIN);
     const places = fuseFds.map((fuseFd, index) => ({ fuseFd, ring: rings[index]! }));
@@ -146,6 +151,7 @@ export class WorkerCrew {
       seat: taken.seat,
       thread: undefined as never,
       seen: undefined,
+      calls: 0,
       retired: false,
     };
     this.#fill(station, taken.seat, taken.announced);
@@ -165,6 +171,7 @@ export class WorkerCrew {
     station.seat = seat;
     station.thread = thread;
     station.seen = undefined;
+    station.calls = 0;
     station.retired = false;
     thread.ended.then(
       () => this.#onEnded(station, thread),
@@ -234,21 +241,30 @@ export class WorkerCrew {
   #tick(): void {
     const now = this.#options.clock.now();
     this.seats.drain();
-    let busy = 0;
-    let sameCall = 0;
+    let [busy, sameCall, requests] = [0, 0, 0];
     const inService = this.#stations.filter(({ retired }) => !retired);
     for (const station of this.#stations) {
+      requests += this.#served(station);
       const look = this.#look(station, now);
       if (station.retired) continue;
       if (look !== 'idle') busy++;
       if (look === 'same-call') sameCall++;
     }
-    this.#resize(inService, busy, sameCall);
+    const perRequest = millis(((now - this.#lookedAt) * inService.length) / Math.max(1, requests));
+    this.#lookedAt = now;
+    this.#resize(inService, { busy, sameCall, perRequest });
     this.#lanes.tick(
       [...this.#stuck.values()].map(({ activity }) => activity),
       STALL,
     );
     for (const [unique, since] of this.#interrupts) this.#tryInterrupt(unique, since, now);
+  }
+
+  /** Requests since the last look. */
+  #served(station: Station): number {
+    const { begun, calls } = this.#activity.callsSince(station.seat.participant, station.calls);
+    station.calls = calls;
+    return begun;
   }
 
   #look(station: Station, now: Millis): 'idle' | 'new-call' | 'same-call' {
@@ -265,9 +281,9 @@ export class WorkerCrew {
     return 'same-call';
   }
 
-  #resize(inService: readonly Station[], busy: number, sameCall: number): void {
+  #resize(inService: readonly Station[], look: Pick<CrewLook, 'busy' | 'sameCall' | 'perRequest'>): void {
     const workers = inService.length;
-    let change = this.#size.decide({ workers, busy, sameCall, queued: busy === workers && this.#queued() });
+    let change = this.#size.decide({ ...look, workers, queued: look.busy === workers && this.#queued() });
     if (change === 0) return;
     if (change < 0) {
       const last = inService.at(-1)!;
