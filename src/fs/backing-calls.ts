@@ -1,7 +1,15 @@
 import { Errno } from './errno.js';
-import type { BackingCalls } from './image-io.js';
 import { fallocate, fdatasync, fsync, ftruncate, lastErrno, rawPwrite } from './libc.js';
 import { StatBuffer } from './stat-buffer.js';
+
+/** Synchronous system calls on a backing descriptor; each returns what the call returns, or -errno. */
+export interface BackingCalls {
+  pwrite(fd: number, data: Uint8Array, length: number, offset: number): number;
+  fallocate(fd: number, mode: number, offset: number, length: number): number;
+  ftruncate(fd: number, size: number): number;
+  fsync(fd: number, datasync: boolean): number;
+  fileSize(fd: number): number;
+}
 
 /** Backing descriptors through libc; usable in every thread. */
 export const createBackingCalls = (): BackingCalls => {

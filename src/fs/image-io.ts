@@ -1,17 +1,11 @@
+import type { BackingCalls } from './backing-calls.js';
 import { DirtyBitmap } from './dirty-bitmap.js';
 import type { GraceCounters, ImageSlot, ImageTable } from './image-table.js';
 import { ImageMode } from './image-table.js';
+import { LaneWriter } from './lane-writer.js';
+import type { LaneRequest } from './mirror-lane.js';
 import type { BitmapAnnouncement } from './participant.js';
 import { WrittenBlocks } from './written-blocks.js';
-
-/** Synchronous system calls on a backing descriptor; each returns what the call returns, or -errno. */
-export interface BackingCalls {
-  pwrite(fd: number, data: Uint8Array, length: number, offset: number): number;
-  fallocate(fd: number, mode: number, offset: number, length: number): number;
-  ftruncate(fd: number, size: number): number;
-  fsync(fd: number, datasync: boolean): number;
-  fileSize(fd: number): number;
-}
 
 const EROFS = 30;
 
@@ -20,6 +14,8 @@ interface Tracked {
   readonly epoch: number;
   readonly bitmap: DirtyBitmap;
   readonly written: WrittenBlocks;
+  /** While mode `mirrored` is possible. */
+  readonly lane: LaneWriter | undefined;
 }
 
 /** The result that says: hand this to the replica thread. No system call returns it. */
@@ -55,17 +51,30 @@ export class ImageIo {
     this.#drainAnnouncements = drainAnnouncements;
   }
 
-  announce({ slot, epoch, bitmap, written, blockSize }: BitmapAnnouncement): void {
-    if (bitmap === null || written === null) this.#tracked.delete(slot);
-    else
-      this.#tracked.set(slot, {
-        epoch,
-        bitmap: new DirtyBitmap(bitmap, blockSize),
-        written: new WrittenBlocks(written, blockSize),
-      });
+  announce({ slot, epoch, blockSize, ...announced }: BitmapAnnouncement): void {
+    if (announced.bitmap === null || announced.written === null) {
+      this.#tracked.delete(slot);
+      return;
+    }
+    const bitmap = new DirtyBitmap(announced.bitmap, blockSize);
+    const written = new WrittenBlocks(announced.written, blockSize);
+    const lane =
+      announced.lane && new LaneWriter(announced.lane, this.#participant, this.#calls, bitmap, written);
+    this.#tracked.set(slot, { epoch, bitmap, written, lane });
   }
 
-  write(slot: ImageSlot, fd: number, data: Uint8Array, length: number, offset: number): number {
+  /**
+   * `request`: what a lane needs to send it; a write without it is routed where others are mirrored. The result may be
+   * `ANSWERED_LATER` then.
+   */
+  write(
+    slot: ImageSlot,
+    fd: number,
+    data: Uint8Array,
+    length: number,
+    offset: number,
+    request?: LaneRequest,
+  ): number {
     this.#grace.enter(this.#participant, slot);
     try {
       switch (this.#table.mode(slot)) {
@@ -78,6 +87,9 @@ export class ImageIo {
           tracked.written.note(offset, written);
           return written;
         }
+        case ImageMode.mirrored:
+          if (!request || length === 0) return ROUTED;
+          return this.#trackedOf(slot).lane?.write(slot, fd, data, length, offset, request) ?? ROUTED;
         case ImageMode.routed:
           return ROUTED;
         case ImageMode.fenced:
@@ -104,7 +116,9 @@ export class ImageIo {
 
   /** Routed images sync both sides, in the replica thread. A fenced image has nothing left to sync. */
   fsync(slot: ImageSlot, fd: number, datasync: boolean): number {
-    return this.#table.mode(slot) === ImageMode.routed ? ROUTED : this.#calls.fsync(fd, datasync);
+    const mode = this.#table.mode(slot);
+    const routed = mode === ImageMode.routed || mode === ImageMode.mirrored;
+    return routed ? ROUTED : this.#calls.fsync(fd, datasync);
   }
 
   /** Bytes from `offset` that a change may have changed; of one that failed, none past the end of the file. */
@@ -129,6 +143,7 @@ export class ImageIo {
           return result;
         }
         case ImageMode.routed:
+        case ImageMode.mirrored:
           return ROUTED;
         case ImageMode.fenced:
           return -EROFS;

@@ -13,6 +13,8 @@ export const ImageMode = {
   routed: 2,
   /** Refused with EROFS: another host owns the image, or it is an unfinished replica. */
   fenced: 3,
+  /** A write is sent to the target and made by the thread that got it (`MirrorLane`); all else as `routed`. */
+  mirrored: 4,
 } as const;
 export type ImageMode = (typeof ImageMode)[keyof typeof ImageMode];
 

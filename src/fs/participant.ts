@@ -5,6 +5,7 @@
 import type { MessagePort } from 'node:worker_threads';
 import type { Bytes } from '../leaves/units.js';
 import type { ImageSlot } from './image-table.js';
+import type { LaneAnnouncement } from './mirror-lane.js';
 
 /** How the replica thread answers a routed request. */
 export type ReplyToken =
@@ -69,6 +70,8 @@ export interface BitmapAnnouncement {
   /** `WrittenBlocks` beside it. */
   readonly written: SharedArrayBuffer | null;
   readonly blockSize: Bytes;
+  /** Over which writes of mode `mirrored` are sent; absent: that mode is not set. */
+  readonly lane?: LaneAnnouncement;
 }
 
 export type ToParticipant = RoutedResult | BitmapAnnouncement;
@@ -86,6 +89,8 @@ export interface FileSystemEnds {
   readonly images: SharedArrayBuffer;
   readonly grace: SharedArrayBuffer;
   readonly participants: readonly ParticipantEnd[];
+  /** The threads that get writes can serve images of mode `mirrored`. */
+  readonly mirrors: boolean;
   /** Calls `ImageStore` methods. */
   readonly store: ParticipantEnd;
 }

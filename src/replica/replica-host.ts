@@ -1,5 +1,5 @@
 import Bottleneck from 'bottleneck';
-import type { BackingCalls } from '../fs/image-io.js';
+import type { BackingCalls } from '../fs/backing-calls.js';
 import { writeRecord } from '../fs/image-record.js';
 import type { ImageStore } from '../fs/image-store.js';
 import type { ImageSlot } from '../fs/image-table.js';
@@ -32,12 +32,16 @@ import type { Log, SourceEnvironment } from './source/environment.js';
 import type { SourceImage } from './source/source-image.js';
 import type { SourceMigration } from './source/source-migration.js';
 import { startMigration } from './source/start-migration.js';
+import { StreamLink } from './source/stream-link.js';
 import { TargetMigrations } from './target/target-migrations.js';
+import { openStream } from './wire/open-stream.js';
 import { PeerConnection } from './wire/peer-connection.js';
 import { PeerListener } from './wire/peer-listener.js';
 
 /** Copy batches of all migrations being read at once; more would only fight for the disk and the pool of threads. */
 const COPY_BATCHES_MAX = 4;
+/** Streams of all migrations of this host as a source: each has a thread. */
+const STREAMS_MAX = 16;
 /** Ended migrations that are still listed. */
 const HISTORY_MAX = 1000;
 const WILDCARDS: readonly string[] = ['0.0.0.0', '::'];
@@ -56,6 +60,8 @@ export interface ReplicaHostOptions {
   readonly random: () => number;
   /** A new id for a migration or an instance. */
   readonly newId: () => string;
+  /** What proves that a stream belongs to a connection; absent: no stream is taken. */
+  readonly newToken?: () => Uint8Array;
   readonly hostname: string;
   readonly log: Log;
 }
@@ -70,6 +76,8 @@ export class ReplicaHost implements MigrationControl {
   readonly #listeners = new Set<(snapshot: MigrationSnapshot) => void>();
   readonly #requests: RoutedRequests;
   readonly #requestIds = new RequestIds((requestId) => this.#startedBy(requestId));
+  /** Of sources. */
+  #streams = 0;
   #listener: PeerListener | undefined;
   #closed: Promise<void> | undefined;
 
@@ -96,8 +104,10 @@ export class ReplicaHost implements MigrationControl {
       blockSize,
       instance,
       hostname,
+      lanes: ends.mirrors,
       dataAddress: () => this.dataAddress,
       connect: (address, signal) => this.#connect(address, signal),
+      openStream: (address, hello, signal) => this.#openStream(address, hello, signal),
       announce: (announcement) => this.#announce(announcement),
       publish: (snapshot) => this.#publish(snapshot),
     };
@@ -112,6 +122,7 @@ export class ReplicaHost implements MigrationControl {
       instance,
       writeRecord,
       changed: (snapshot) => this.#publish(snapshot),
+      ...(options.newToken && { newToken: options.newToken }),
       host: hostname,
     });
     const find: FindHandler = (slot) => {
@@ -133,6 +144,7 @@ export class ReplicaHost implements MigrationControl {
       clock,
       peerTimeout,
       onHello: (connection, hello) => void host.#targets.accept(connection, hello),
+      onStream: (connection, hello) => void host.#targets.acceptStream(connection, hello),
       log,
     });
     return host;
@@ -295,6 +307,31 @@ export class ReplicaHost implements MigrationControl {
   #connect(address: string, signal: AbortSignal): Promise<PeerConnection> {
     const { tls, clock, peerTimeout } = this.#options;
     return PeerConnection.connect({ ...parseHostPort(address), tls, clock, peerTimeout, signal });
+  }
+
+  async #openStream(
+    address: string,
+    hello: { readonly migrationId: string; readonly token: Uint8Array },
+    signal: AbortSignal,
+  ): Promise<StreamLink> {
+    const { tls, clock, peerTimeout } = this.#options;
+    const options = { ...parseHostPort(address), tls, clock, peerTimeout, signal };
+    if (this.#streams >= STREAMS_MAX)
+      throw new MigrateFsError('RESOURCE_EXHAUSTED', `${STREAMS_MAX} migrations have streams already`);
+    this.#streams++;
+    try {
+      const { fd, keys } = await openStream(options, hello);
+      const link = await StreamLink.open({
+        fd,
+        sendKey: keys?.send ?? null,
+        receiveKey: keys?.receive ?? null,
+      });
+      void link.ended.then(() => this.#streams--);
+      return link;
+    } catch (error) {
+      this.#streams--;
+      throw error;
+    }
   }
 
   #announce(announcement: BitmapAnnouncement): void {

@@ -14,6 +14,7 @@ const { ends, data, blockSize, netLimit, peerTimeout, tls, control, events } =
 const post = (event: ReplicaThreadEvent): void => events.postMessage(event);
 
 const ID_BYTES = 6;
+const TOKEN_BYTES = 16;
 const UINT32_RANGE = 2 ** 32;
 
 try {
@@ -28,6 +29,7 @@ try {
     clock: systemClock,
     random: () => randomBytes(4).readUInt32LE() / UINT32_RANGE,
     newId: () => randomBytes(ID_BYTES).toString('hex'),
+    newToken: () => randomBytes(TOKEN_BYTES),
     hostname: hostname(),
     log: (level, message, fields = {}) => post({ type: 'log', level, message, fields }),
   });

@@ -1,5 +1,5 @@
+import type { BackingCalls } from '../fs/backing-calls.js';
 import { Errno } from '../fs/errno.js';
-import type { BackingCalls } from '../fs/image-io.js';
 import type { ImageSlot, ImageTable } from '../fs/image-table.js';
 import { ImageMode } from '../fs/image-table.js';
 import { isBeingKilled, isEnding } from '../fs/kernel/caller.js';

@@ -1,7 +1,7 @@
 import fc from 'fast-check';
 import t from 'tap';
+import type { BackingCalls } from '../../src/fs/backing-calls.js';
 import { DirtyBitmap } from '../../src/fs/dirty-bitmap.js';
-import type { BackingCalls } from '../../src/fs/image-io.js';
 import { ImageIo } from '../../src/fs/image-io.js';
 import { GraceCounters, ImageMode, ImageTable } from '../../src/fs/image-table.js';
 import { WrittenBlocks } from '../../src/fs/written-blocks.js';

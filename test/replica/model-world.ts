@@ -1,4 +1,4 @@
-import type { BackingCalls } from '../../src/fs/image-io.js';
+import type { BackingCalls } from '../../src/fs/backing-calls.js';
 import { FALLOC_FL_PUNCH_HOLE } from '../../src/fs/libc.js';
 import type { Change, ImagePort, Segment, Settled, WirePort } from '../../src/replica/source/ports.js';
 

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
+import type { BackingCalls } from '../../src/fs/backing-calls.js';
 import type { DirtyBitmap } from '../../src/fs/dirty-bitmap.js';
-import type { BackingCalls } from '../../src/fs/image-io.js';
 import { ImageIo, ROUTED } from '../../src/fs/image-io.js';
 import { GraceCounters, ImageMode, ImageTable } from '../../src/fs/image-table.js';
 import { FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE } from '../../src/fs/libc.js';

@@ -232,6 +232,7 @@ const makeWorld = (dir: string): World => {
       images: table.buffer,
       grace: grace.buffer,
       participants: [{ port: participantPorts.port2, wake: null }],
+      mirrors: false,
       store: { port: storePorts.port2, wake: null },
     },
     io,

@@ -8,6 +8,7 @@ export class CutProxy {
   readonly address: string;
   readonly #server: Server;
   readonly #sockets = new Set<Socket>();
+  readonly #carried: number[] = [];
   #cut = false;
 
   private constructor(server: Server, address: string) {
@@ -23,6 +24,11 @@ export class CutProxy {
     server.on('connection', (socket) => proxy.#forward(socket, to));
     t.teardown(() => proxy.close());
     return proxy;
+  }
+
+  /** Bytes that came from whoever connected, by connection, in the order in which these were made. */
+  get carried(): readonly number[] {
+    return this.#carried;
   }
 
   /** Breaks every connection and refuses new ones. */
@@ -57,6 +63,10 @@ export class CutProxy {
       return;
     }
     const onward = connect(parseHostPort(to));
+    const index = this.#carried.push(0) - 1;
+    socket.on('data', (chunk: Buffer) => {
+      this.#carried[index]! += chunk.length;
+    });
     for (const [one, other] of [
       [socket, onward],
       [onward, socket],

@@ -188,6 +188,7 @@ export const mountFuseNative = async (options: MountOptions): Promise<MountedFil
       images: table.buffer,
       grace: grace.buffer,
       participants: [{ port: changes.port2, wake: null }],
+      mirrors: false,
       store: { port: storeCalls.port2, wake: null },
     },
     transfer: [changes.port2, storeCalls.port2],

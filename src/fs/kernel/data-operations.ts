@@ -1,4 +1,5 @@
 /** READ, WRITE, FSYNC, FALLOCATE, LSEEK and GETATTR of a handle: the requests that do I/O on a backing file. */
+import { RECORD_HEAD_BYTES, RecordHead } from '../../leaves/stream-record.js';
 import { Errno } from '../errno.js';
 import type { ImageIo } from '../image-io.js';
 import { ROUTED } from '../image-io.js';
@@ -16,6 +17,8 @@ import {
   openat,
   rawPread,
 } from '../libc.js';
+import type { LaneRequest } from '../mirror-lane.js';
+import { ANSWERED_LATER } from '../mirror-lane.js';
 import type { ReplyToken, RoutedRequest } from '../participant.js';
 import { StatBuffer } from '../stat-buffer.js';
 import { alignedCopy, PAGE_BYTES } from './aligned-memory.js';
@@ -38,7 +41,7 @@ import type { ReplyBuffer } from './reply.js';
 import { NO_REPLY } from './reply.js';
 
 /** A request in memory: `words` is its beginning, `payload` what follows the header of a WRITE, page aligned. */
-export interface DataRequest {
+export interface DataRequest extends LaneRequest {
   /** The reply goes where the request was read. */
   readonly fuseFd: number;
   readonly words: Uint32Array;
@@ -55,11 +58,16 @@ export interface DataOperationsParts {
 }
 
 /** `request` begins at a multiple of eight bytes. */
-export const dataRequest = (request: Uint8Array, fuseFd: number): DataRequest => ({
-  fuseFd,
-  words: new Uint32Array(request.buffer, request.byteOffset, WRITE_PAYLOAD_OFFSET / 4),
-  payload: request.subarray(WRITE_PAYLOAD_OFFSET),
-});
+export const dataRequest = (request: Uint8Array, fuseFd: number): DataRequest => {
+  const recordAt = WRITE_PAYLOAD_OFFSET - RECORD_HEAD_BYTES;
+  return {
+    fuseFd,
+    words: new Uint32Array(request.buffer, request.byteOffset, WRITE_PAYLOAD_OFFSET / 4),
+    payload: request.subarray(WRITE_PAYLOAD_OFFSET),
+    head: new RecordHead(request.buffer, request.byteOffset + recordAt),
+    record: request.subarray(recordAt),
+  };
+};
 
 /** The handle that a data request is about. */
 export const handleOf = (words: Uint32Array): number =>
@@ -135,7 +143,10 @@ export class DataOperations {
     if (offset > Number.MAX_SAFE_INTEGER) return -Errno.EFBIG;
     const sync = syncOf(words[18]!);
     const mappedDirect = (flags & WRITE_CACHE) !== 0 && (kinds & HANDLE_ODIRECT) !== 0;
-    let written = io.write(slot, fd, payload, length, offset);
+    // A lane can neither make a write durable nor make one that the descriptor may refuse for its alignment.
+    const forLane = sync === undefined && !mappedDirect ? request : undefined;
+    let written = io.write(slot, fd, payload, length, offset, forLane);
+    if (written === ANSWERED_LATER) return NO_REPLY;
     if (written === -Errno.EINVAL && mappedDirect)
       written = this.#writeBuffered(slot, fd, payload, length, offset);
     if (written === ROUTED)

@@ -108,6 +108,7 @@ class KernelMount implements MountedFileSystem {
       images: shared.images,
       grace: shared.grace,
       participants,
+      mirrors: true,
       store: { port: store.port1, wake: this.#ownerWake },
     };
     this.transfer = [...participants.map(({ port }) => port), store.port1];

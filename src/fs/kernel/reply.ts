@@ -68,18 +68,30 @@ export class ReplyBuffer {
   }
 }
 
-/**
- * Answers a routed request from the replica thread. `result`: bytes written (`isWrite`) or 0; negative: -errno.
- * The request counts as answered whatever happens here; a mount that is gone is no error.
- */
-export const replyToKernel = (fuseFd: number, unique: bigint, result: number, isWrite: boolean): void => {
-  const withBody = isWrite && result >= 0;
-  const reply = new Uint32Array((OUT_HEADER_BYTES + WRITE_OUT_BYTES) / 4);
-  const total = OUT_HEADER_BYTES + (withBody ? WRITE_OUT_BYTES : 0);
-  reply[0] = total;
-  reply[1] = Math.min(result, 0);
-  reply[2] = Number(unique & 0xffffffffn);
-  reply[3] = Number(unique >> 32n);
-  reply[4] = withBody ? result : 0;
-  rawWrite(fuseFd, new Uint8Array(reply.buffer), total);
-};
+/** Answers requests that were read elsewhere, one at a time, from memory that is used again. */
+export class KernelAnswer {
+  readonly #words = new Uint32Array((OUT_HEADER_BYTES + WRITE_OUT_BYTES) / 4);
+  readonly #bytes = new Uint8Array(this.#words.buffer);
+
+  /**
+   * `result`: what was written (`isWrite`) or 0; negative: -errno. The request counts as answered whatever happens here;
+   * a mount that is gone is no error.
+   */
+  send(fuseFd: number, uniqueLow: number, uniqueHigh: number, result: number, isWrite = true): void {
+    const words = this.#words;
+    const withBody = isWrite && result >= 0;
+    const total = OUT_HEADER_BYTES + (withBody ? WRITE_OUT_BYTES : 0);
+    words[0] = total;
+    words[1] = Math.min(result, 0);
+    words[2] = uniqueLow;
+    words[3] = uniqueHigh;
+    words[4] = withBody ? result : 0;
+    rawWrite(fuseFd, this.#bytes, total);
+  }
+}
+
+const answers = new KernelAnswer();
+
+/** Answers a request that was handed on, from the thread that has it now; see `KernelAnswer.send`. */
+export const replyToKernel = (fuseFd: number, unique: bigint, result: number, isWrite: boolean): void =>
+  answers.send(fuseFd, Number(unique & 0xffffffffn), Number(unique >> 32n), result, isWrite);

@@ -3,12 +3,12 @@ import type { BlockIndex, Bytes } from '../../leaves/units.js';
 import { blockIndex, bytes, KiB } from '../../leaves/units.js';
 import type { ExtentLocks } from '../extent-locks.js';
 import type { BufferPool } from './buffer-pool.js';
-import type { ImagePort, Outcome, Segment, TransferCounters, WirePort } from './ports.js';
+import type { BulkPort, ImagePort, Outcome, Segment, TransferCounters, WirePort } from './ports.js';
+import { runParts } from './run-parts.js';
 
 /** Neighbouring dirty blocks travel together up to this size (a block larger than it travels alone). */
 export const EXTENT_BYTES_MAX = bytes(512 * KiB);
 
-const ZEROES = Buffer.alloc(1024 * KiB);
 /** Zeroes among data are looked for in pieces that are not smaller: each that is found is one frame more. */
 const ZERO_PIECE_BYTES_MIN = bytes(64 * KiB);
 
@@ -91,6 +91,7 @@ export class Copier {
 
   async #transfer(offset: number, length: number): Promise<number> {
     const { port, wire, buffers, image, counters } = this.#options;
+    if (wire.bulk && port.fd !== undefined) return this.#transferInBulk(wire.bulk, port.fd, offset, length);
     const segments = port.segments(offset, length);
     const buffer = segments.some((segment) => segment.data) ? buffers.take(length) : null;
     let parts: Segment[];
@@ -129,6 +130,17 @@ export class Copier {
     return payloadBytes;
   }
 
+  async #transferInBulk(bulk: BulkPort, fd: number, offset: number, length: number): Promise<number> {
+    const { image, counters } = this.#options;
+    const run = { image, fd, offset, length, piece: this.#piece };
+    const sent = await bulk.copy(run, (outcome, bytes) => {
+      if (outcome === 'acked') counters.acked(bytes);
+      this.#settle(offset, length, outcome);
+    });
+    counters.sent(sent, 'copy');
+    return sent;
+  }
+
   /** Reads the data segments to their places in `buffer`; what turns out to be zero, or gone, becomes a hole. */
   async #read(buffer: Buffer, offset: number, segments: readonly Segment[]): Promise<Segment[]> {
     const { port } = this.#options;
@@ -137,26 +149,11 @@ export class Copier {
       const at = segment.offset - offset;
       return port.read(buffer.subarray(at, at + segment.length), segment.offset);
     });
-    const lengths = await Promise.all(reads);
-    const parts: Segment[] = [];
-    segments.forEach((segment, i) => {
-      if (segment.data) this.#splitZeroes(buffer, offset, segment.offset, lengths[i]!, parts);
-      const missing = segment.length - (segment.data ? lengths[i]! : 0);
-      pushPart(parts, segment.offset + segment.length - missing, missing, false);
-    });
-    return parts;
+    return runParts(buffer, offset, segments, await Promise.all(reads), this.#piece);
   }
 
-  /** Appends `length` bytes read, piece by piece, zeroes as holes. */
-  #splitZeroes(buffer: Buffer, base: number, offset: number, length: number, parts: Segment[]): void {
-    const piece = Math.max(this.#options.bitmap.blockSize, ZERO_PIECE_BYTES_MIN);
-    const end = offset + length;
-    for (let at = offset; at < end; ) {
-      const next = Math.min(end, (Math.floor(at / piece) + 1) * piece);
-      const zero = buffer.compare(ZEROES, 0, next - at, at - base, next - base) === 0;
-      pushPart(parts, at, next - at, !zero);
-      at = next;
-    }
+  get #piece(): number {
+    return Math.max(this.#options.bitmap.blockSize, ZERO_PIECE_BYTES_MIN);
   }
 
   #settle(offset: number, length: number, outcome: Outcome): void {
@@ -165,12 +162,3 @@ export class Copier {
     this.#options.onSettled(length, outcome);
   }
 }
-
-/** Appends a part, joined to the last one where they are neighbours of one kind. */
-const pushPart = (parts: Segment[], offset: number, length: number, data: boolean): void => {
-  if (length <= 0) return;
-  const last = parts.at(-1);
-  if (last?.data === data && last.offset + last.length === offset) {
-    parts[parts.length - 1] = { offset: last.offset, length: last.length + length, data };
-  } else parts.push({ offset, length, data });
-};

@@ -42,7 +42,12 @@ export class CopyPhases {
   /** Copies until every change goes to the target as well. Rejects with the signal's reason. */
   async converge(signal: AbortSignal): Promise<void> {
     const { group, status, progress, log } = this.#options;
+    // What a lane had begun may still be made here, unmarked.
+    await group.fast.leave();
+    signal.throwIfAborted();
     if (this.#compareDigests) await this.#compare(signal);
+    await group.beginBulk(signal);
+    signal.throwIfAborted();
     if (!this.#bulkDone) {
       status.transitionTo('bulk-copy');
       await group.copyAll(signal);

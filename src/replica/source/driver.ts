@@ -16,6 +16,8 @@ import type { Offer } from './offer.js';
 import { OFFER_INTERVAL } from './offer.js';
 import { reconnect } from './resume.js';
 import type { SourceWire } from './source-wire.js';
+import type { StreamOpening } from './stream-opening.js';
+import { openStreamBeside } from './stream-opening.js';
 import type { Verification } from './verification.js';
 
 const NOT_OFFERED: PlainError = {
@@ -37,6 +39,7 @@ export interface DriverOptions {
   readonly verification: Verification;
   readonly ending: Ending;
   readonly latch: Latch;
+  readonly streamOpening: StreamOpening;
   readonly log: Log;
   /** The daemon stops. */
   readonly stopping: AbortSignal;
@@ -130,16 +133,26 @@ export class Driver {
   }
 
   async #work(signal: AbortSignal): Promise<void> {
-    const { request, group, phases, offer, requests, status, latch } = this.#options;
+    const { request, group, phases, offer, requests, status } = this.#options;
     await phases.converge(signal);
     for (;;) {
       await phases.reachSync(signal);
       if (request.cutover === 'when-in-sync') requests.want();
-      while (group.clean && !requests.wanted) await latch.changed(signal);
-      signal.throwIfAborted();
+      await this.#stayInSync(signal);
       if (group.clean && (await offer.make(signal))) return;
       if (!group.clean) status.transitionTo('dirty-resend');
     }
+  }
+
+  /** Until something is dirty or a cutover is wanted; then the replica thread has the images. */
+  async #stayInSync(signal: AbortSignal): Promise<void> {
+    const { group, requests, latch } = this.#options;
+    while (group.clean && !requests.wanted) {
+      group.fast.tryEnter();
+      await latch.changed(signal);
+    }
+    await group.fast.leave();
+    signal.throwIfAborted();
   }
 
   async #awaitTaken(signal: AbortSignal): Promise<void> {
@@ -186,6 +199,8 @@ export class Driver {
     log('info', 'connected again', { remembers: resumption.remembers, taken: resumption.taken });
     if (resumption.taken && offer.made) offer.accept();
     else if (resumption.taken) this.end('failed', NOT_OFFERED);
+    else if (!offer.made)
+      await openStreamBeside(connection, resumption.streamToken, this.#options.streamOpening, signal);
   }
 
   #watch(connection: PeerConnection): void {

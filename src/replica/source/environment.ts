@@ -1,5 +1,5 @@
 import type Bottleneck from 'bottleneck';
-import type { BackingCalls } from '../../fs/image-io.js';
+import type { BackingCalls } from '../../fs/backing-calls.js';
 import type { ImageStore } from '../../fs/image-store.js';
 import type { GraceCounters, ImageTable } from '../../fs/image-table.js';
 import type { BitmapAnnouncement } from '../../fs/participant.js';
@@ -10,6 +10,7 @@ import type { TokenBucket } from '../../leaves/token-bucket.js';
 import type { Bytes } from '../../leaves/units.js';
 import type { PeerConnection } from '../wire/peer-connection.js';
 import type { BufferPool } from './buffer-pool.js';
+import type { StreamLink } from './stream-link.js';
 
 export type Log = (level: 'debug' | 'info' | 'warn' | 'error', message: string, fields?: object) => void;
 
@@ -33,9 +34,17 @@ export interface SourceEnvironment {
   /** Identifies this run of the daemon. */
   readonly instance: string;
   readonly hostname: string;
+  /** Images in sync may be mirrored by the threads that get their writes. */
+  readonly lanes: boolean;
   /** Data address of this daemon, `host:port`. */
   readonly dataAddress: () => string;
   readonly connect: (address: string, signal: AbortSignal) => Promise<PeerConnection>;
+  /** Absent: everything goes over connections. */
+  readonly openStream?: (
+    address: string,
+    hello: { readonly migrationId: string; readonly token: Uint8Array },
+    signal: AbortSignal,
+  ) => Promise<StreamLink>;
   readonly announce: (announcement: BitmapAnnouncement) => void;
   readonly publish: (snapshot: MigrationSnapshot) => void;
 }

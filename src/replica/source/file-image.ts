@@ -1,6 +1,6 @@
 import { read as readFile } from 'node:fs';
 import { Errno, errnoName } from '../../fs/errno.js';
-import { lseek, SEEK_DATA, SEEK_HOLE } from '../../fs/libc.js';
+import { lseek, pread, SEEK_DATA, SEEK_HOLE } from '../../fs/libc.js';
 import { StatBuffer } from '../../fs/stat-buffer.js';
 import { MigrateFsError } from '../../leaves/errors.js';
 import type { ImagePort, Segment } from './ports.js';
@@ -69,6 +69,19 @@ export class FileImage implements ImagePort {
       };
       next();
     });
+  }
+
+  /** The same in the thread that calls. INTERNAL: the file cannot be read. */
+  readNow(into: Uint8Array, offset: number): number {
+    let filled = 0;
+    while (filled < into.length) {
+      const count = pread(this.fd, into.subarray(filled), into.length - filled, offset + filled);
+      if (count === -Errno.EINTR) continue;
+      if (count < 0) throw this.#error('read', count);
+      if (count === 0) break;
+      filled += count;
+    }
+    return filled;
   }
 
   /** Where data, or a hole, next begins at or after `offset`; `end` when that is past it or past the end of the file. */

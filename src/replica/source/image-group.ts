@@ -6,6 +6,7 @@ import type { Bytes } from '../../leaves/units.js';
 import { bytes, MiB } from '../../leaves/units.js';
 import { copyRound } from './copy-round.js';
 import type { Log, SourceEnvironment } from './environment.js';
+import { FastMirror } from './fast-mirror.js';
 import type { Latch } from './latch.js';
 import { MIRRORED_BYTES_MAX } from './mirror-sender.js';
 import type { Pacing } from './pacing.js';
@@ -34,6 +35,8 @@ export interface ImageGroupOptions {
   readonly latch: Latch;
   /** 0 (least) to 9. */
   readonly priority: number;
+  /** Whether the network or the disk is limited. */
+  readonly limited: () => boolean;
 }
 
 /** The images that become in sync together, and the steps that get them there. */
@@ -42,18 +45,30 @@ export class ImageGroup {
   /** Of copies. */
   readonly window: Window;
   readonly mirrorWindow = new Window(() => MIRRORED_BYTES_MAX);
+  readonly fast: FastMirror;
   readonly #options: ImageGroupOptions;
   /** What still uses the descriptors of the images. */
   readonly #users = new Set<Promise<unknown>>();
   #marked = false;
   #converging = false;
+  /** The most that was seen at the end of a copy. */
+  #linkRate = 0;
   #begunWith = bytes(0);
   #segments: Segments | undefined;
   readonly #position: CopyPosition = { image: 0, block: 0 };
 
   constructor(options: ImageGroupOptions) {
     this.#options = options;
-    const { progress } = options;
+    const { progress, environment, wire, latch, limited } = options;
+    this.fast = new FastMirror({
+      environment,
+      images: this.images,
+      wire,
+      counters: progress,
+      latch,
+      limited,
+      linkRate: () => this.#linkRate,
+    });
     this.window = new Window(() =>
       Math.min(Math.max(progress.netRate * IN_FLIGHT_SECONDS, IN_FLIGHT_BYTES_MIN), IN_FLIGHT_BYTES_MAX),
     );
@@ -66,6 +81,11 @@ export class ImageGroup {
 
   get slots(): readonly ImageSlot[] {
     return this.images.map(({ pinned }) => pinned.slot);
+  }
+
+  /** Whether the network or the disk is limited. */
+  get limited(): boolean {
+    return this.#options.limited();
   }
 
   /** Keeps the images from being closed until `promise` is settled; returns it. */
@@ -165,10 +185,18 @@ export class ImageGroup {
     }
   }
 
+  /** Before the first round of a copy. */
+  async beginBulk(signal: AbortSignal): Promise<void> {
+    if (!this.#converging) await this.#options.wire.beginBulk(signal);
+  }
+
   /** Phase edge: once this resolves, clean blocks stay clean. */
   async converge(signal: AbortSignal): Promise<void> {
-    const { grace, turn } = this.#options.environment;
+    const { environment, wire, progress } = this.#options;
+    const { grace, turn } = environment;
     if (this.#converging) return;
+    this.#linkRate = Math.max(this.#linkRate, progress.netRate);
+    await wire.endBulk(signal);
     this.#converging = true;
     for (const image of this.images) image.route();
     await grace.elapsed(this.slots, turn, signal);
@@ -189,6 +217,7 @@ export class ImageGroup {
   unroute(limited: boolean): void {
     this.#converging = false;
     for (const image of this.images) image.unroute(limited);
+    this.fast.drop();
   }
 
   fence(): void {
@@ -206,6 +235,7 @@ export class ImageGroup {
 
   idle(): void {
     for (const image of this.images) image.idle();
+    this.fast.drop();
   }
 
   async #round(signal: AbortSignal, begunWith: number = this.left): Promise<void> {

@@ -66,6 +66,7 @@ export class Offer {
     }
     // No await between the fence and here.
     this.#made = true;
+    wire.closeStream();
     group.seal();
     this.send();
     return true;

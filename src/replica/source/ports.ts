@@ -36,9 +36,31 @@ export type Change =
       readonly ahead?: boolean;
     };
 
+/** A run of blocks that is read and sent elsewhere. */
+export interface BulkRun {
+  readonly image: number;
+  /** Backing descriptor. */
+  readonly fd: number;
+  readonly offset: number;
+  readonly length: number;
+  /** Zeroes are looked for in pieces of this size. */
+  readonly piece: number;
+}
+
+/** Copies without this thread's reading and sending: the stream. */
+export interface BulkPort {
+  /**
+   * Resolves with the payload bytes sent, once the run is read and on its way; then `settled` is called exactly once,
+   * which may be before. Rejects when the image cannot be read, without a call of `settled`.
+   */
+  copy(run: BulkRun, settled: (outcome: Outcome, bytes: number) => void): Promise<number>;
+}
+
 export interface WirePort {
   /** Whether there is a connection now. */
   readonly open: boolean;
+  /** What copies go over instead of `send`, if anything. */
+  readonly bulk?: BulkPort | null;
   /**
    * Sends after everything sent before. `settled` is called exactly once, later or, without a connection, at once
    * with `lost`.
@@ -54,6 +76,8 @@ export interface Segment {
 }
 
 export interface ImagePort {
+  /** Backing descriptor, if there is one. */
+  readonly fd?: number;
   /** Bytes. */
   size(): number;
   /** The first data at or after `offset`, to its end; null when there is none. */

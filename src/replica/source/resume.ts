@@ -22,7 +22,12 @@ const PERMANENT: readonly ErrorCode[] = [
 
 type Resumption =
   /** The wire is attached. */
-  | { readonly kind: 'resumed'; readonly remembers: boolean; readonly taken: boolean }
+  | {
+      readonly kind: 'resumed';
+      readonly remembers: boolean;
+      readonly taken: boolean;
+      readonly streamToken: Uint8Array;
+    }
   /** Worth another try, later. */
   | { readonly kind: 'refused'; readonly error: MigrateFsError }
   /** The target will not have it any more. */
@@ -45,7 +50,8 @@ const resumeOver = async (
       return { kind: PERMANENT.includes(error.code) ? 'given-up' : 'refused', error };
     }
     signal.throwIfAborted();
-    return { kind: 'resumed', remembers: reply.remembers, taken: reply.taken };
+    const { remembers, taken, streamToken } = reply;
+    return { kind: 'resumed', remembers, taken, streamToken };
   } finally {
     if (!wire.isOver(connection)) connection.close();
   }

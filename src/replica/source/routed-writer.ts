@@ -1,7 +1,7 @@
 import { fdatasync, fsync } from 'node:fs';
+import type { BackingCalls } from '../../fs/backing-calls.js';
 import type { DirtyBitmap } from '../../fs/dirty-bitmap.js';
 import { Errno } from '../../fs/errno.js';
-import type { BackingCalls } from '../../fs/image-io.js';
 import { FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE, FALLOC_FL_ZERO_RANGE } from '../../fs/libc.js';
 import type { RoutedRequest } from '../../fs/participant.js';
 import { AbortHandle } from '../../leaves/abort-handle.js';
@@ -13,10 +13,11 @@ import type { Change, Outcome, Settled, TransferCounters, WirePort } from './por
 
 /**
  * What is done with a routed change. `plain`: performed. `track`: performed, then marked dirty. `mirror`: performed on
- * both sides unless its blocks are all dirty, and answered when both have it. `hold`: kept until the next policy, which
+ * both sides unless its blocks are all dirty, and answered when both have it. `lane`: a write goes over the lane that has
+ * the image, anything else is held. `hold`: kept until the next policy, which
  * then goes for it. `refuse`: -EROFS.
  */
-export type RoutedPolicy = 'plain' | 'track' | 'mirror' | 'hold' | 'refuse';
+export type RoutedPolicy = 'plain' | 'track' | 'mirror' | 'lane' | 'hold' | 'refuse';
 
 export interface RoutedWriterOptions {
   /** Number of the image within its group. */
@@ -36,11 +37,16 @@ export interface RoutedWriterOptions {
   readonly onDirtied: () => void;
   /** A guest's write was made; not above 0: it failed. */
   readonly onWritten: (offset: number, length: number) => void;
+  /** With the policy `lane`. False: it does not take the write, which is held. */
+  readonly laneWrite?: (write: WriteRequest, reply: Reply) => boolean;
+  /** With the policy `lane`: a change is held until the next policy. */
+  readonly onHeld?: () => void;
 }
 
 const NOTHING = new Uint8Array(0);
 
 type ChangeRequest = Exclude<RoutedRequest, { op: 'fsync' }>;
+export type WriteRequest = Extract<RoutedRequest, { op: 'write' }>;
 type Reply = (result: number) => void;
 
 /**
@@ -70,7 +76,7 @@ export class RoutedWriter {
     if (next === 'plain' || next === 'refuse') for (const held of this.#heldAnswers) held.abort();
     // What is sent behind the fence is what the offer waits for.
     if (next === 'hold') this.#options.sender.hurry();
-    else if (next !== 'mirror') this.#options.sender.giveUp();
+    else if (next !== 'mirror' && next !== 'lane') this.#options.sender.giveUp();
     if (next !== 'hold') for (const run of this.#held.splice(0)) run();
   }
 
@@ -112,6 +118,11 @@ export class RoutedWriter {
         return;
       case 'hold':
         this.#held.push(() => this.#run(request, reply));
+        return;
+      case 'lane':
+        if (request.op === 'write' && this.#options.laneWrite?.(request, reply)) return;
+        this.#held.push(() => this.#run(request, reply));
+        this.#options.onHeld?.();
         return;
       case 'plain':
         reply(this.#perform(request));
@@ -280,7 +291,8 @@ export class RoutedWriter {
 
   #fsync(fd: number, datasync: boolean, reply: Reply): void {
     const { image, wire, flush = flushOffThread, syncBothSides } = this.#options;
-    const both = this.#policy === 'mirror' && syncBothSides() && wire.open;
+    const mirrored = this.#policy === 'mirror' || this.#policy === 'lane';
+    const both = mirrored && syncBothSides() && wire.open;
     let unsettled = both ? 2 : 1;
     let result = 0;
     const done = (): void => {

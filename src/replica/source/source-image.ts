@@ -1,8 +1,10 @@
+import assert from 'node:assert/strict';
+import type { BackingCalls } from '../../fs/backing-calls.js';
 import { blockSizeFor, DirtyBitmap } from '../../fs/dirty-bitmap.js';
-import type { BackingCalls } from '../../fs/image-io.js';
 import type { PinnedImage } from '../../fs/image-store.js';
 import type { ImageTable } from '../../fs/image-table.js';
 import { ImageMode } from '../../fs/image-table.js';
+import type { LaneAnnouncement } from '../../fs/mirror-lane.js';
 import type { BitmapAnnouncement } from '../../fs/participant.js';
 import { WrittenBlocks } from '../../fs/written-blocks.js';
 import type { Bytes } from '../../leaves/units.js';
@@ -13,8 +15,19 @@ import { Copier } from './copier.js';
 import type { TakeTokens } from './mirror-sender.js';
 import { MirrorSender } from './mirror-sender.js';
 import type { ImagePort, Outcome, TransferCounters, WirePort } from './ports.js';
+import type { WriteRequest } from './routed-writer.js';
 import { RoutedWriter } from './routed-writer.js';
+import type { LaneMarks, StreamLink } from './stream-link.js';
 import type { Window } from './window.js';
+
+const NOTHING = new Uint8Array(0);
+
+/** What an image needs of the lane that has it. */
+export interface ImageLane {
+  readonly link: Pick<StreamLink, 'laneWrite'>;
+  /** A change came that the lane cannot make; it is held. */
+  readonly onHeld: () => void;
+}
 
 /** Room for an image to grow while it migrates; only address space until it is used. */
 const GROWTH_FACTOR = 4;
@@ -73,6 +86,8 @@ export class SourceImage {
   /** As of when writes were last asked for. */
   #writes = { bytes: 0, visits: 0, blocks: 0 };
   #finalSize: Bytes | undefined;
+  /** While a lane has the image, or is about to. */
+  #lane: ImageLane | undefined;
 
   constructor(options: SourceImageOptions) {
     const { index, name, pinned, port, wire, counters } = options;
@@ -99,17 +114,14 @@ export class SourceImage {
       syncBothSides,
       onDirtied: onProgress,
       onWritten: (offset, length) => this.written.note(offset, length),
+      laneWrite: (write, reply) => this.#writeOverLane(write, reply),
+      onHeld: () => this.#lane?.onHeld(),
     });
   }
 
   /** Announces the bitmap and sends writers to it. After a grace period every change is marked. */
   track(limited: boolean): void {
-    const { table, announce } = this.#options;
-    const { slot } = this.pinned;
-    const epoch = table.epoch(slot) + 1;
-    const { buffer: bitmap, blockSize } = this.bitmap;
-    announce({ type: 'bitmap', slot, epoch, bitmap, written: this.written.buffer, blockSize });
-    table.setEpoch(slot, epoch);
+    this.#announce();
     this.unroute(limited);
   }
 
@@ -131,6 +143,46 @@ export class SourceImage {
     this.#setMode(ImageMode.routed);
   }
 
+  /** Where writes of a lane are marked. */
+  get laneMarks(): LaneMarks {
+    const { buffer: bitmap, blockSize } = this.bitmap;
+    return { slot: this.pinned.slot, bitmap, blockSize };
+  }
+
+  /** Holds every change, for as long as `enterLane` or `goOnMirroring` takes. Only in sync. */
+  holdForLane(lane: ImageLane): void {
+    this.#lane = lane;
+    this.writer.policy = 'hold';
+  }
+
+  /**
+   * Writes are mirrored by the threads that get them. Only after `holdForLane`, with nothing in flight; `useLane` follows.
+   * `announcement`: unless the participants have it.
+   */
+  enterLane(announcement: LaneAnnouncement | undefined): void {
+    assert(this.writer.policy === 'hold' && this.#lane !== undefined);
+    if (announcement) this.#announce(announcement);
+    this.#setMode(ImageMode.mirrored);
+  }
+
+  /** What is held, and what comes here from now on, goes over the lane, or has it left. */
+  useLane(): void {
+    this.writer.policy = 'lane';
+  }
+
+  /** Every change comes to this thread, which holds it; after a grace period nobody begins a write of the lane. */
+  leaveLane(): void {
+    this.writer.policy = 'hold';
+    this.#setMode(ImageMode.routed);
+  }
+
+  /** With nothing of the lane under way: as after `mirror`. Nothing happens if somebody wants something else since. */
+  goOnMirroring(): void {
+    if (this.writer.policy !== 'hold' || this.#lane === undefined) return;
+    this.#lane = undefined;
+    this.writer.policy = 'mirror';
+  }
+
   /** From the next change on, clean blocks stay clean. Only after `route` and a grace period. */
   mirror(): void {
     this.writer.policy = 'mirror';
@@ -139,12 +191,14 @@ export class SourceImage {
 
   /** Back to marking; in the writers' own threads unless the disk is limited. Safe at any time before the fence. */
   unroute(limited: boolean): void {
+    this.#lane = undefined;
     this.writer.policy = 'track';
     this.#setMode(limited ? ImageMode.routed : ImageMode.tracked);
   }
 
   /** Holds every change that has not begun. Only while mirroring. */
   fence(): void {
+    this.#lane = undefined;
     this.writer.policy = 'hold';
   }
 
@@ -161,6 +215,7 @@ export class SourceImage {
 
   /** As if nothing had happened. After a grace period the bitmap may be dropped. */
   idle(): void {
+    this.#lane = undefined;
     this.writer.policy = 'plain';
     this.#setMode(ImageMode.idle);
   }
@@ -227,6 +282,33 @@ export class SourceImage {
       visits: (visits - before.visits) >>> 0,
       newBlocks: blocks - before.blocks,
     };
+  }
+
+  /** A write that came here although a lane has the image. */
+  #writeOverLane(request: WriteRequest, reply: (result: number) => void): boolean {
+    const { slot } = this.pinned;
+    const { fd, offset, payload } = request;
+    const taken = this.#lane?.link.laneWrite(
+      { slot, image: this.index, fd, offset, payload },
+      (result) => {
+        this.written.note(offset, result);
+        request.payload = NOTHING;
+        reply(result);
+      },
+      () => this.writer.handle(request, reply),
+    );
+    if (taken) request.begun = true;
+    return taken ?? false;
+  }
+
+  #announce(lane?: LaneAnnouncement): void {
+    const { table, announce } = this.#options;
+    const { slot } = this.pinned;
+    const epoch = table.epoch(slot) + 1;
+    const { buffer: bitmap, blockSize } = this.bitmap;
+    const written = this.written.buffer;
+    announce({ type: 'bitmap', slot, epoch, bitmap, written, blockSize, ...(lane && { lane }) });
+    table.setEpoch(slot, epoch);
   }
 
   #setMode(mode: ImageMode): void {

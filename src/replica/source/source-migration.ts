@@ -26,6 +26,8 @@ import { Progress } from './progress.js';
 import { describeTransfer } from './snapshot.js';
 import type { SourceImage } from './source-image.js';
 import { SourceWire } from './source-wire.js';
+import type { StreamOpening } from './stream-opening.js';
+import { openStreamBeside } from './stream-opening.js';
 import { supervise } from './supervision.js';
 import { Verification } from './verification.js';
 
@@ -57,6 +59,7 @@ export class SourceMigration {
   readonly #cutover: CutoverRequests;
   readonly #offer: Offer;
   readonly #verification: Verification;
+  readonly #streamOpening: StreamOpening;
   readonly #stopping = new AbortController();
 
   constructor(environment: SourceEnvironment, id: string, request: MigrationRequest, hello: Hello) {
@@ -79,7 +82,8 @@ export class SourceMigration {
       failed: (error) => this.#onTargetFailed(error),
     });
     const { wire, progress, pacing } = this;
-    const group = new ImageGroup({ environment, wire, progress, pacing, latch, priority });
+    const limited = (): boolean => Number.isFinite(pacing.rate) || this.limits.diskLimited;
+    const group = new ImageGroup({ environment, wire, progress, pacing, latch, priority, limited });
     this.group = group;
     this.observer = new LoadObserver(clock, group, progress);
     const status = new MigrationStatus({
@@ -103,7 +107,10 @@ export class SourceMigration {
     const shared = { environment, group, wire, status, offer, requests, verification, hello, log, stopping };
     const ending = new Ending({ ...shared, id, target });
     this.#ending = ending;
-    this.#driver = new Driver({ ...shared, request, limits: this.limits, phases, ending, latch });
+    const streamOpening = { environment, wire, group, target, migrationId: id, log };
+    this.#streamOpening = streamOpening;
+    const { limits } = this;
+    this.#driver = new Driver({ ...shared, request, limits, phases, ending, latch, streamOpening });
   }
 
   /** Resolves when its images belong to nobody here any more. */
@@ -131,6 +138,11 @@ export class SourceMigration {
     this.#driver.begin(connection);
   }
 
+  /** Beside a connection that the wire is attached to; see `openStreamBeside`. */
+  openStream(connection: PeerConnection, token: Uint8Array | undefined, signal: AbortSignal): Promise<void> {
+    return openStreamBeside(connection, token, this.#streamOpening, signal);
+  }
+
   /** It never began. */
   abandon(): void {
     this.#ending.disown();
@@ -152,6 +164,8 @@ export class SourceMigration {
     if (this.#status.isFinal) throw this.#precondition('change the limits of');
     const { diskLimited } = this.limits;
     this.limits.change(change, by);
+    if (this.group.limited) void this.group.fast.leave();
+    this.#latch.notify();
     if (this.limits.diskLimited === diskLimited) return;
     const tracked = !this.group.converging && !this.#offer.made && !this.#ending.decided;
     if (tracked) this.group.unroute(this.limits.diskLimited);
@@ -192,8 +206,15 @@ export class SourceMigration {
   }
 
   async verify(name?: string): Promise<readonly VerifyReport[]> {
-    if (this.state !== 'mirroring') throw this.#precondition('verify', this.#wayToSync);
-    return this.#verification.run(name);
+    const assertInSync = (): void => {
+      if (this.state !== 'mirroring') throw this.#precondition('verify', this.#wayToSync);
+    };
+    assertInSync();
+    return this.group.fast.without(() => {
+      // Paused, or cutting over, while the lane was left.
+      assertInSync();
+      return this.#verification.run(name);
+    });
   }
 
   /** The daemon stops: guests are answered, images are left idle (or fenced, once offered). Nothing is discarded. */
@@ -202,9 +223,11 @@ export class SourceMigration {
     if (this.#status.isFinal) return;
     this.#verification.stop('the daemon is stopping', 'UNAVAILABLE');
     if (!this.#offer.made) this.group.idle();
+    const streamEnded = this.wire.stream?.ended;
     this.wire.detach()?.close();
     this.#driver.proceed();
     await this.#environment.grace.elapsed(this.group.slots, this.#environment.turn);
+    await streamEnded;
   }
 
   snapshot(): MigrationSnapshot {

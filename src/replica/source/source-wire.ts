@@ -7,7 +7,8 @@ import type { Frame, FrameProperties } from '../wire/frame.js';
 import type { migratefs } from '../wire/generated/data.js';
 import type { PeerConnection } from '../wire/peer-connection.js';
 import { InFlight } from './in-flight.js';
-import type { Change, Outcome, Settled, WirePort } from './ports.js';
+import type { BulkPort, Change, Outcome, Settled, WirePort } from './ports.js';
+import type { StreamLink } from './stream-link.js';
 
 /** What the target says by itself, beside acknowledging. */
 export interface WireEvents {
@@ -24,6 +25,9 @@ export interface RemoteDigest {
   readonly zero: boolean;
 }
 
+/** From the end of the stream to that of the connection. */
+const STREAM_LOST_DELAY = millis(300);
+
 interface DigestWaiter {
   resolve(digest: RemoteDigest | null): void;
   reject(error: Error): void;
@@ -38,6 +42,9 @@ export class SourceWire implements WirePort {
   readonly #clock: Clock;
   readonly #digests = new Map<number, DigestWaiter>();
   #connection: PeerConnection | null = null;
+  #stream: StreamLink | null = null;
+  #inBulk = false;
+  #laneOldest = { count: -1, since: 0 };
   #seq = 0;
   #lastAck = 0;
 
@@ -58,10 +65,59 @@ export class SourceWire implements WirePort {
     });
   }
 
+  /** The stream beside the connection; breaks with it. */
+  get stream(): StreamLink | null {
+    return this.#stream;
+  }
+
+  /** Beside the connection that is attached; a stream that breaks takes it along. */
+  attachStream(stream: StreamLink): void {
+    this.#stream = stream;
+    void stream.closed.then((reason) => {
+      // A target that gives the migration up says so over the connection, at the same time.
+      this.#clock.after(STREAM_LOST_DELAY, () => {
+        if (this.#stream === stream)
+          this.drop(new MigrateFsError('UNAVAILABLE', `the stream broke: ${reason}`));
+      });
+    });
+  }
+
+  /** Nothing goes over the stream any more; the connection stays. */
+  closeStream(): void {
+    const stream = this.#stream;
+    this.#stream = null;
+    this.#inBulk = false;
+    stream?.close();
+  }
+
+  get bulk(): BulkPort | null {
+    return this.#inBulk ? this.#stream : null;
+  }
+
+  /**
+   * Copies, and what has to be in order with them, go over the stream, if there is one. Only while nothing is mirrored;
+   * waits until nothing is in flight on the connection. Rejects with the signal's reason.
+   */
+  async beginBulk(signal: AbortSignal): Promise<void> {
+    if (!this.#stream || this.#inBulk) return;
+    await this.inFlight.drained(signal);
+    signal.throwIfAborted();
+    this.#inBulk = this.#stream !== null;
+  }
+
+  /** Everything goes over the connection again, once nothing is in flight on the stream. Rejects as `beginBulk`. */
+  async endBulk(signal: AbortSignal): Promise<void> {
+    if (!this.#inBulk) return;
+    await this.#stream?.copiesDrained(signal);
+    signal.throwIfAborted();
+    this.#inBulk = false;
+  }
+
   /** Forgets the connection and settles everything unacknowledged as lost. Returns it, still to be closed. */
   detach(): PeerConnection | null {
     const connection = this.#connection;
     this.#connection = null;
+    this.closeStream();
     this.inFlight.lose();
     this.#awaited.clear();
     for (const waiter of [...this.#digests.values()]) waiter.resolve(null);
@@ -78,9 +134,21 @@ export class SourceWire implements WirePort {
     this.#connection?.destroy(reason);
   }
 
+  /**
+   * The stream has broken, and the connection is about to: the target may still be applying what came over the stream, so
+   * nothing may overtake it.
+   */
+  get #isBroken(): boolean {
+    return this.#stream?.isClosed ?? false;
+  }
+
   send(change: Change, settled: Settled): void {
-    if (!this.#connection) {
+    if (!this.#connection || this.#isBroken) {
       settled('lost');
+      return;
+    }
+    if (this.#inBulk && this.#stream && change.kind === 'resize') {
+      this.#stream.resize(change.image, change.size, settled);
       return;
     }
     const seq = ++this.#seq;
@@ -96,7 +164,7 @@ export class SourceWire implements WirePort {
    */
   digest(image: number, offset: number, length: number, acceptZero: boolean): Promise<RemoteDigest | null> {
     return new Promise((resolve, reject) => {
-      if (!this.#connection) return resolve(null);
+      if (!this.#connection || this.#isBroken) return resolve(null);
       const seq = ++this.#seq;
       this.#digests.set(seq, { resolve, reject });
       this.#connection.send({ seq, digestRequest: { image, offset, length, acceptZero } });
@@ -108,10 +176,23 @@ export class SourceWire implements WirePort {
    * acknowledged: a slow link that gets ahead is not a target that hangs. 0: nobody waits.
    */
   get stalled(): Millis {
+    return millis(Math.max(this.#connectionStalled, this.#laneStalled()));
+  }
+
+  get #connectionStalled(): number {
     for (const sent of this.#awaited.values()) {
-      return millis(this.#clock.now() - Math.max(sent, this.#lastAck));
+      return this.#clock.now() - Math.max(sent, this.#lastAck);
     }
-    return millis(0);
+    return 0;
+  }
+
+  /** Looked at again and again: since when the same write has been the oldest of the lane. */
+  #laneStalled(): number {
+    const lane = this.#stream?.lane;
+    const now = this.#clock.now();
+    const oldest = lane && lane.underWay > 0 ? lane.acknowledged : -1;
+    if (oldest !== this.#laneOldest.count || oldest < 0) this.#laneOldest = { count: oldest, since: now };
+    return now - this.#laneOldest.since;
   }
 
   /** Sends a frame that is not acknowledged; nothing happens without a connection. */

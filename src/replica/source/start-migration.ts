@@ -170,11 +170,12 @@ const helloOf = (
  * replicas are those of an earlier migration.
  */
 const introduce = async (
-  { clock, connect, instance }: SourceEnvironment,
+  environment: SourceEnvironment,
   migration: SourceMigration,
   target: string,
   hello: Hello,
 ): Promise<{ readonly connection: PeerConnection; readonly adopted: boolean }> => {
+  const { clock, connect, instance } = environment;
   const late = new AbortController();
   const forget = clock.after(ACCEPT_TIMEOUT, () =>
     late.abort(
@@ -195,6 +196,9 @@ const introduce = async (
       );
     if (reply.failure) throw failureOf(reply.failure);
     late.signal.throwIfAborted();
+    // It was accepted: that there is no stream is no reason to give up.
+    forget();
+    await migration.openStream(connection, reply.streamToken, late.signal);
     return { connection, adopted: reply.adopted };
   } catch (error) {
     migration.wire.detach();

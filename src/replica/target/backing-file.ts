@@ -1,7 +1,7 @@
 import { fdatasync, read, writeSync, writev, writevSync } from 'node:fs';
 import { promisify } from 'node:util';
+import type { BackingCalls } from '../../fs/backing-calls.js';
 import { Errno, errnoName } from '../../fs/errno.js';
-import type { BackingCalls } from '../../fs/image-io.js';
 import {
   FALLOC_FL_KEEP_SIZE,
   FALLOC_FL_PUNCH_HOLE,
@@ -35,8 +35,12 @@ export const backingError = (what: string, error: unknown): MigrateFsError => {
 /** The same for the result of a `BackingCalls` call; nothing is thrown for 0 or more. */
 const check = (result: number): number => {
   if (result >= 0) return result;
-  throw Object.assign(new Error(errnoName(result)), { code: errnoName(result) });
+  throw errnoError(result);
 };
+
+/** As Node's own, for -errno. */
+export const errnoError = (errno: number): Error =>
+  Object.assign(new Error(errnoName(errno)), { code: errnoName(errno) });
 
 /** Written together: longer, and a small write of another kind would wait for it. */
 const RUN_BYTES_MAX: Bytes = bytes(1 * MiB);

@@ -1,5 +1,5 @@
+import type { BackingCalls } from '../../fs/backing-calls.js';
 import { Errno } from '../../fs/errno.js';
-import type { BackingCalls } from '../../fs/image-io.js';
 import type { RoutedRequest } from '../../fs/participant.js';
 
 /** Does what a participant would have done itself: the change, on the handle's descriptor. The result is its answer. */

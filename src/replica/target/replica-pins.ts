@@ -7,10 +7,20 @@ export class ReplicaPins {
   readonly #context: TargetContext;
   readonly #images: readonly TargetImage[];
   readonly #onReleased: () => void;
+  readonly #quiet: () => Promise<void>;
   #released: Promise<void> | undefined;
 
-  /** `onReleased` is called when the slots belong to the migration no more. */
-  constructor(context: TargetContext, images: readonly TargetImage[], onReleased: () => void) {
+  /**
+   * `quiet` resolves when nothing outside this thread changes the images. `onReleased` is called when the slots belong to
+   * the migration no more.
+   */
+  constructor(
+    context: TargetContext,
+    images: readonly TargetImage[],
+    quiet: () => Promise<void>,
+    onReleased: () => void,
+  ) {
+    this.#quiet = quiet;
     this.#context = context;
     this.#images = images;
     this.#onReleased = onReleased;
@@ -23,7 +33,7 @@ export class ReplicaPins {
 
   /** Resolves when what has come for the images has taken effect. */
   async drained(): Promise<void> {
-    await Promise.all(this.#images.map((image) => image.drained()));
+    await Promise.all([this.#quiet(), ...this.#images.map((image) => image.drained())]);
   }
 
   /** The replicas are discarded. */

@@ -1,4 +1,4 @@
-import type { BackingCalls } from '../../fs/image-io.js';
+import type { BackingCalls } from '../../fs/backing-calls.js';
 import type { ImageRecord } from '../../fs/image-record.js';
 import type { ImageStore } from '../../fs/image-store.js';
 import type { GraceCounters, ImageTable } from '../../fs/image-table.js';
@@ -20,6 +20,8 @@ export interface TargetContext {
   readonly log: (level: 'debug' | 'info' | 'warn' | 'error', message: string, fields?: object) => void;
   /** Told of every change worth showing. */
   readonly changed: (snapshot: MigrationSnapshot) => void;
+  /** What proves that a stream belongs to a connection; absent: none is taken. */
+  readonly newToken?: () => Uint8Array;
   /** Identifies this run of the daemon. */
   readonly instance: string;
   readonly host: string;

@@ -1,5 +1,5 @@
 import { createHash } from 'node:crypto';
-import type { BackingCalls } from '../../fs/image-io.js';
+import type { BackingCalls } from '../../fs/backing-calls.js';
 import type { PinnedImage } from '../../fs/image-store.js';
 import type { ImageSlot } from '../../fs/image-table.js';
 import type { RoutedRequest } from '../../fs/participant.js';
@@ -76,6 +76,16 @@ export class TargetImage {
   /** How many changes the source has sent; the size that it has already is none. */
   get changes(): number {
     return this.#changes;
+  }
+
+  /** The source has made it so long, over the stream. */
+  sizeIs(size: number): void {
+    this.#size = bytes(size);
+  }
+
+  /** So many were applied from the stream. */
+  noteChanges(count: number): void {
+    this.#changes += count;
   }
 
   /** A guest's change that reached this replica; `reply` is called exactly once. */

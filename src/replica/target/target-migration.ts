@@ -1,10 +1,13 @@
 import assert from 'node:assert/strict';
+import { timingSafeEqual } from 'node:crypto';
 import type { PinnedImage } from '../../fs/image-store.js';
 import type { PlainError } from '../../leaves/errors.js';
 import { MigrateFsError, plainError } from '../../leaves/errors.js';
 import type { MigrationSnapshot, MigrationState } from '../../leaves/migration.js';
 import { isFinal, MIGRATION_EDGES } from '../../leaves/migration.js';
 import type { Millis } from '../../leaves/units.js';
+import { millis } from '../../leaves/units.js';
+import type { StreamEnd } from '../stream-messages.js';
 import type { migratefs } from '../wire/generated/data.js';
 import type { PeerConnection } from '../wire/peer-connection.js';
 import { GuestGate } from './guest-gate.js';
@@ -15,6 +18,7 @@ import type { Reception } from './reception.js';
 import { receive } from './reception.js';
 import { ReplicaPins } from './replica-pins.js';
 import { describeReception } from './snapshot.js';
+import { StreamReception } from './stream-reception.js';
 import type { TargetContext } from './target-context.js';
 import { TargetImage } from './target-image.js';
 
@@ -26,6 +30,9 @@ const ANNOUNCED: readonly string[] = [
   'cutover',
   'paused',
 ] satisfies MigrationState[];
+
+/** Between two looks at what the stream has brought. */
+const COUNT_INTERVAL = millis(250);
 
 /**
  * One migration as its target sees it: replicas that a source fills, and the moment they become this host's own.
@@ -50,6 +57,10 @@ export class TargetMigration {
   #taking: Promise<void> | undefined;
   #cutoverStall: Millis | undefined;
   #sourceFailure: PlainError | undefined;
+  /** Of the connection that is attached, for one stream. */
+  #token: Uint8Array | null = null;
+  #stream: StreamReception | undefined;
+  #streamEnded: Promise<void> = Promise.resolve();
 
   /**
    * Over pinned replicas, in the order of the terms. `state` is `interrupted` for adopted ones. `released` is called
@@ -71,7 +82,7 @@ export class TargetMigration {
     this.#gate = new GuestGate({
       context,
       terms,
-      images: () => this.images,
+      images: () => this.#counted(),
       state: () => this.#state,
       offered: () => this.#offered,
       send: (frame) => this.#reception?.connection.send(frame),
@@ -82,7 +93,12 @@ export class TargetMigration {
           this.#gate.handle(...routed),
         ),
     );
-    this.#pins = new ReplicaPins(context, this.images, () => released(this));
+    this.#pins = new ReplicaPins(
+      context,
+      this.images,
+      () => this.#streamEnded,
+      () => released(this),
+    );
   }
 
   get id(): string {
@@ -102,9 +118,13 @@ export class TargetMigration {
     return this.#received.promised(this.#state);
   }
 
-  /** Takes frames from `connection` until it closes; what came over an earlier one is not listened to any more. */
-  attach(connection: PeerConnection): void {
+  /**
+   * Takes frames from `connection` until it closes; what came over an earlier one is not listened to any more. `token`:
+   * lets a stream in beside it.
+   */
+  attach(connection: PeerConnection, token: Uint8Array | null): void {
     this.#drop();
+    this.#token = token;
     const reception = receive(connection, this.images, this.#context, {
       data: (length, mirror) => this.#received.add(length, mirror),
       phase: (phase) => this.#onPhase(phase),
@@ -118,6 +138,46 @@ export class TargetMigration {
     void connection.closed.then((reason) => {
       if (this.#reception === reception) this.#onLost(reason);
     });
+  }
+
+  get hasStream(): boolean {
+    return this.#stream !== undefined;
+  }
+
+  /** Whether the token is that of the present connection, and no stream has come yet. */
+  expectsStream(token: Uint8Array): boolean {
+    const expected = this.#token;
+    return (
+      this.connected &&
+      this.#admissible &&
+      expected !== null &&
+      token.length === expected.length &&
+      timingSafeEqual(token, expected)
+    );
+  }
+
+  /** Applies what comes over it until it, or the connection, closes. False: it comes too late. */
+  attachStream(end: StreamEnd, token: Uint8Array): boolean {
+    if (!this.expectsStream(token)) return false;
+    this.#token = null;
+    const { log } = this.#context;
+    const { connection } = this.#reception!;
+    const stream = new StreamReception(end, this.images, {
+      failed: (failure) => {
+        log('error', 'a change did not take effect on the replica', { error: failure.message });
+        connection.send({ ack: { seqs: [], failure } });
+      },
+      // The source sees the end of a stream as well, and knows whether it was to end.
+      closed: (reason, rejected) => {
+        if (!rejected) return;
+        log('warn', 'stream closed: unacceptable record', { peer: connection.remote, error: reason });
+        connection.close(new MigrateFsError('UNAVAILABLE', `the stream broke: ${reason}`));
+      },
+    });
+    this.#stream = stream;
+    this.#streamEnded = stream.ended;
+    this.#watchStream(stream);
+    return true;
   }
 
   /** After a restart in the middle of taking the images: the offer was made, the source is fenced. */
@@ -192,6 +252,7 @@ export class TargetMigration {
   }
 
   snapshot(): MigrationSnapshot {
+    this.#counted();
     return describeReception({
       terms: this.terms,
       state: this.#state,
@@ -247,6 +308,7 @@ export class TargetMigration {
       throw new MigrateFsError('INVALID_ARGUMENT', `cutover offer while ${this.#state}`);
     checkGenerations(this.images, generations);
     this.#offered = true;
+    this.#closeStream();
     if (this.#state !== 'cutover') this.#transitionTo('cutover');
     this.#taking ??= this.#take(generations).finally(() => {
       this.#taking = undefined;
@@ -258,6 +320,7 @@ export class TargetMigration {
     const { log, clock } = this.#context;
     const began = clock.now();
     try {
+      await this.#streamEnded;
       await takeOwnership(this.#context, this.terms, this.images, generations);
     } catch (error) {
       log('error', 'cannot take the images over', { migration: this.id, error: (error as Error).message });
@@ -293,6 +356,7 @@ export class TargetMigration {
   }
 
   #onLost(reason: MigrateFsError): void {
+    this.#closeStream();
     this.#reception = undefined;
     this.#gate.setConnected(false);
     if (isFinal(this.#state) || this.#state === 'interrupted') return;
@@ -313,6 +377,7 @@ export class TargetMigration {
 
   #drop(): void {
     const reception = this.#reception;
+    this.#closeStream();
     this.#reception = undefined;
     this.#gate.setConnected(false);
     reception?.connection.close();
@@ -323,6 +388,36 @@ export class TargetMigration {
     if (this.#offered || this.#state === 'completed')
       throw new MigrateFsError('FAILED_PRECONDITION', `migration ${this.id}: the target owns the images`);
     return !isFinal(this.#state);
+  }
+
+  get #admissible(): boolean {
+    return !this.#offered && !isFinal(this.#state);
+  }
+
+  #closeStream(): void {
+    this.#counted();
+    this.#token = null;
+    void this.#stream?.close();
+    this.#stream = undefined;
+  }
+
+  /** The images, with what the stream has brought counted. */
+  #counted(): readonly TargetImage[] {
+    const got = this.#stream?.take();
+    if (got && got.changes > 0) {
+      this.#received.add(got.bytes - got.mirrored, false);
+      this.#received.add(got.mirrored, true);
+      this.images[0]!.noteChanges(got.changes);
+    }
+    return this.images;
+  }
+
+  #watchStream(stream: StreamReception): void {
+    this.#context.clock.after(COUNT_INTERVAL, () => {
+      if (this.#stream !== stream) return;
+      this.#counted();
+      this.#watchStream(stream);
+    });
   }
 
   #refuseAfterOffer(what: string): void {
@@ -339,6 +434,7 @@ export class TargetMigration {
   }
 
   #remove(): void {
+    this.#closeStream();
     this.#gate.refuseAll();
     this.#pins.remove();
   }

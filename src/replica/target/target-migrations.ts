@@ -1,9 +1,11 @@
 import type { PinnedImage } from '../../fs/image-store.js';
 import type { ImageSlot } from '../../fs/image-table.js';
+import { close } from '../../fs/libc.js';
 import { MigrateFsError, plainError } from '../../leaves/errors.js';
 import { isFinal } from '../../leaves/migration.js';
 import { PROTOCOL_VERSION } from '../wire/frame.js';
 import type { migratefs } from '../wire/generated/data.js';
+import { acceptStream, refuseStream } from '../wire/open-stream.js';
 import type { PeerConnection } from '../wire/peer-connection.js';
 import type { MigrationTerms } from './migration-terms.js';
 import { readTerms } from './migration-terms.js';
@@ -22,6 +24,8 @@ import { TargetMigration } from './target-migration.js';
 
 /** Migrations received at the same time. */
 const ACTIVE_MAX = 256;
+/** Received over streams at the same time: each has a thread. */
+const STREAMS_MAX = 16;
 /** Migrations remembered, ended ones included. */
 const HISTORY_MAX = 1000;
 
@@ -81,6 +85,30 @@ export class TargetMigrations {
     }
   }
 
+  /** Answers the hello of a stream, and has its migration serve it or closes the connection. Never rejects. */
+  async acceptStream(
+    connection: PeerConnection,
+    { protocolVersion, migrationId, token }: migratefs.data.StreamHello,
+  ): Promise<void> {
+    const { log } = this.#context;
+    const migration = this.#byId.get(migrationId);
+    const expected =
+      protocolVersion === PROTOCOL_VERSION && this.#streams < STREAMS_MAX && migration?.expectsStream(token);
+    if (this.#closing || !migration || !expected) {
+      const refusal = new MigrateFsError('FAILED_PRECONDITION', `no stream is expected for '${migrationId}'`);
+      log('warn', 'stream refused', { peer: connection.remote, error: refusal.message });
+      refuseStream(connection, refusal);
+      return;
+    }
+    try {
+      const { fd, keys } = await acceptStream(connection);
+      const end = { fd, sendKey: keys?.send ?? null, receiveKey: keys?.receive ?? null };
+      if (!migration.attachStream(end, token)) close(fd);
+    } catch (error) {
+      log('warn', 'no stream', { peer: connection.remote, error: (error as Error).message });
+    }
+  }
+
   /** Stops receiving; replicas stay on disk for a RESUME with the next run. */
   async close(): Promise<void> {
     this.#closing = true;
@@ -124,8 +152,18 @@ export class TargetMigrations {
     }
     const migration = this.#add(terms, pinned, 'preparing');
     this.#context.changed(migration.snapshot());
-    connection.send({ helloReply: this.#reply({ adopted }) });
-    migration.attach(connection);
+    const token = this.#newToken();
+    connection.send({ helloReply: this.#reply({ adopted, streamToken: token }) });
+    migration.attach(connection, token);
+  }
+
+  get #streams(): number {
+    return this.list().filter(({ hasStream }) => hasStream).length;
+  }
+
+  /** Null: no stream is taken. */
+  #newToken(): Uint8Array | null {
+    return this.#streams < STREAMS_MAX ? (this.#context.newToken?.() ?? null) : null;
   }
 
   #bytesPromised(): number {
@@ -187,8 +225,9 @@ export class TargetMigrations {
     // Ownership of one image is persisted only when all are whole and on disk: nothing to compare, only to offer again.
     const remembers = owned > 0;
     if (remembers) migration.expectOffer();
-    connection.send({ helloReply: this.#reply({ remembers }) });
-    migration.attach(connection);
+    const token = remembers ? null : this.#newToken();
+    connection.send({ helloReply: this.#reply({ remembers, streamToken: token }) });
+    migration.attach(connection, token);
   }
 
   async #resumeKnown(
@@ -203,8 +242,10 @@ export class TargetMigrations {
     const { state } = migration;
     if (state === 'cancelled' || state === 'failed')
       throw new MigrateFsError('CANCELLED', `migration ${terms.id} was given up on the target (${state})`);
-    connection.send({ helloReply: this.#reply({ remembers: true, taken: state === 'completed' }) });
-    migration.attach(connection);
+    const taken = state === 'completed';
+    const token = taken ? null : this.#newToken();
+    connection.send({ helloReply: this.#reply({ remembers: true, taken, streamToken: token }) });
+    migration.attach(connection, token);
   }
 
   async #discard(connection: PeerConnection, terms: MigrationTerms): Promise<void> {

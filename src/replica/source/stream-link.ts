@@ -1,0 +1,325 @@
+import { MessageChannel, Worker } from 'node:worker_threads';
+import { DirtyBitmap } from '../../fs/dirty-bitmap.js';
+import type { ImageSlot } from '../../fs/image-table.js';
+import { KernelAnswer } from '../../fs/kernel/reply.js';
+import {
+  close,
+  EFD_CLOEXEC,
+  eventfd,
+  SHUT_RDWR,
+  setSendBuffer,
+  setUserTimeout,
+  shutdown,
+  write,
+} from '../../fs/libc.js';
+import type { LaneAnnouncement } from '../../fs/mirror-lane.js';
+import { LANE_SEND_BUFFER, MirrorLane } from '../../fs/mirror-lane.js';
+import { MigrateFsError } from '../../leaves/errors.js';
+import type { Bytes } from '../../leaves/units.js';
+import type {
+  CopyCommand,
+  FromSourceStream,
+  LaneWrite,
+  PlainCommand,
+  SourceStreamSetup,
+  StreamEnd,
+  ToSourceStream,
+} from '../stream-messages.js';
+import { STREAM_SILENCE_MAX } from '../stream-messages.js';
+import type { BulkPort, BulkRun, Outcome, Settled } from './ports.js';
+
+/** MB; see `service-thread.ts`. */
+const YOUNG_GENERATION_MAX = 3;
+/** For whoever is sending when the thread of a stream has crashed. */
+const LOCK_WAIT_MS = 1000;
+const ONE = new Uint8Array(BigUint64Array.of(1n).buffer);
+
+/** Given to the thread and not settled. */
+interface Command {
+  /** Payload, once it is known. */
+  bytes: number;
+  /** Of its last record; 0 until it is sent. */
+  sequence: number;
+  readonly sent: (bytes: number) => void;
+  readonly failed: (error: Error) => void;
+  readonly settled: (outcome: Outcome, bytes: number) => void;
+}
+
+export interface LaneMarks {
+  readonly slot: ImageSlot;
+  readonly bitmap: SharedArrayBuffer;
+  readonly blockSize: Bytes;
+}
+
+/** The source's end of a stream, as the replica thread sees the thread that serves it. */
+export class StreamLink implements BulkPort {
+  /** Why nothing is sent over it any more. Never rejects. */
+  readonly closed: Promise<string>;
+  /** Resolves when its thread has ended: it uses no image any more, and every write of its lane is settled. */
+  readonly ended: Promise<void>;
+  readonly lane: MirrorLane;
+  readonly #end: StreamEnd;
+  readonly #wakeFd: number;
+  readonly #worker: Worker;
+  readonly #port: MessageChannel['port1'];
+  /** In the order they were given. */
+  readonly #commands = new Map<number, Command>();
+  readonly #drains = new Map<number, () => void>();
+  readonly #waiters = new Set<() => void>();
+  readonly #writes = new Map<
+    number,
+    { readonly done: (result: number) => void; readonly again: () => void }
+  >();
+  #marks: readonly LaneMarks[] = [];
+  #outbox: (CopyCommand | PlainCommand)[] = [];
+  #lastId = 0;
+  #isClosed = false;
+  #resolveClosed!: (reason: string) => void;
+
+  private constructor(end: StreamEnd) {
+    this.#end = end;
+    this.#wakeFd = eventfd(0, EFD_CLOEXEC);
+    if (this.#wakeFd < 0) {
+      close(end.fd);
+      throw new MigrateFsError('RESOURCE_EXHAUSTED', 'no descriptor is left for a stream');
+    }
+    this.lane = new MirrorLane();
+    setSendBuffer(end.fd, LANE_SEND_BUFFER);
+    setUserTimeout(end.fd, STREAM_SILENCE_MAX);
+    const { port1, port2 } = new MessageChannel();
+    this.#port = port1;
+    port1.unref();
+    const setup: SourceStreamSetup = { ...end, wakeFd: this.#wakeFd, lane: this.lane.buffer, port: port2 };
+    this.#worker = new Worker(new URL('./stream-thread.js', import.meta.url), {
+      name: 'stream',
+      workerData: setup,
+      transferList: [port2],
+      resourceLimits: { maxYoungGenerationSizeMb: YOUNG_GENERATION_MAX },
+    });
+    this.closed = new Promise((resolve) => {
+      this.#resolveClosed = resolve;
+    });
+    this.ended = new Promise((resolve) =>
+      this.#worker.once('exit', () => {
+        this.#onClosed('its thread has ended');
+        this.#settleLane();
+        port1.close();
+        close(this.#wakeFd);
+        close(end.fd);
+        resolve();
+      }),
+    );
+  }
+
+  /** Resolves when its thread is there; it owns the socket from this call on. */
+  static async open(end: StreamEnd): Promise<StreamLink> {
+    const link = new StreamLink(end);
+    return new Promise((resolve, reject) => {
+      link.#worker.on('message', (message: FromSourceStream) => {
+        if (message.type === 'ready') resolve(link);
+        else link.#receive(message);
+      });
+      link.#worker.once('error', (error) => {
+        link.#onClosed(error.message);
+        reject(new MigrateFsError('INTERNAL', `the thread of a stream has crashed: ${error.message}`));
+      });
+    });
+  }
+
+  get isClosed(): boolean {
+    return this.#isClosed;
+  }
+
+  /** Sent, or about to be, and not acknowledged; the lane's apart. */
+  get inFlight(): number {
+    return this.#commands.size;
+  }
+
+  copy(run: BulkRun, settled: (outcome: Outcome, bytes: number) => void): Promise<number> {
+    return new Promise((sent, failed) => this.#give((id) => ({ id, ...run }), { sent, failed, settled }));
+  }
+
+  /** Sends the size behind everything given before. */
+  resize(image: number, size: number, settled: Settled): void {
+    const ignore = (): void => {};
+    this.#give((id) => ({ id, kind: 'resize', image, size }), { sent: ignore, failed: ignore, settled });
+  }
+
+  /** What participants need to use the lane for an image; `marks` of every image come before the first is announced. */
+  announcement(image: number): LaneAnnouncement {
+    return { buffer: this.lane.buffer, fd: this.#end.fd, key: this.#end.sendKey, image };
+  }
+
+  setMarks(images: readonly LaneMarks[]): void {
+    this.#marks = images;
+    this.#post({ type: 'marks', images });
+  }
+
+  /**
+   * Has the stream's thread write over the lane. `done` is called with the result, or `again` when it did not come to it.
+   * False: the stream is closed, nothing is called.
+   */
+  laneWrite(write: Omit<LaneWrite, 'id'>, done: (result: number) => void, again: () => void): boolean {
+    if (this.#isClosed) return false;
+    const id = ++this.#lastId;
+    this.#writes.set(id, { done, again });
+    this.#post({ type: 'write', id, ...write });
+    return true;
+  }
+
+  /** Resolves when nothing given before is in flight, or the stream is closed. */
+  async copiesDrained(signal: AbortSignal): Promise<void> {
+    while (this.#commands.size > 0) {
+      await this.#settledOnce(signal);
+      signal.throwIfAborted();
+    }
+  }
+
+  /** Resolves when every write of the lane is settled. Only while nobody begins one. */
+  laneDrained(): Promise<void> {
+    if (this.#isClosed) return this.ended;
+    return new Promise((resolve) => {
+      const id = ++this.#lastId;
+      this.#drains.set(id, resolve);
+      this.#post({ type: 'drain', id });
+    });
+  }
+
+  /** Everything unacknowledged is lost, as with a lost peer. */
+  close(): void {
+    if (this.#isClosed) return;
+    shutdown(this.#end.fd, SHUT_RDWR);
+    this.#wake();
+    this.#onClosed('closed here');
+  }
+
+  #settledOnce(signal: AbortSignal): Promise<void> {
+    return new Promise((resolve) => {
+      const end = (): void => {
+        signal.removeEventListener('abort', end);
+        this.#waiters.delete(end);
+        resolve();
+      };
+      signal.addEventListener('abort', end, { once: true });
+      if (signal.aborted) end();
+      else this.#waiters.add(end);
+    });
+  }
+
+  #give(
+    make: (id: number) => CopyCommand | PlainCommand,
+    command: Pick<Command, 'sent' | 'failed' | 'settled'>,
+  ): void {
+    if (this.#isClosed) {
+      command.sent(0);
+      command.settled('lost', 0);
+      return;
+    }
+    const id = ++this.#lastId;
+    this.#commands.set(id, { ...command, bytes: 0, sequence: 0 });
+    this.#outbox.push(make(id));
+    // A batch is posted together.
+    if (this.#outbox.length === 1) queueMicrotask(() => this.#flush());
+  }
+
+  #flush(): void {
+    const commands = this.#outbox;
+    this.#outbox = [];
+    if (!this.#isClosed) this.#post({ type: 'send', commands });
+  }
+
+  #post(message: ToSourceStream): void {
+    this.#port.postMessage(message);
+    this.#wake();
+  }
+
+  #wake(): void {
+    write(this.#wakeFd, ONE, ONE.length);
+  }
+
+  #receive(message: Exclude<FromSourceStream, { type: 'ready' }>): void {
+    switch (message.type) {
+      case 'sent':
+        for (const { id, bytes, sequence, error } of message.reports) {
+          const command = this.#commands.get(id);
+          if (!command) continue;
+          if (error) {
+            this.#commands.delete(id);
+            command.failed(new MigrateFsError(error.code, error.message));
+          } else {
+            command.bytes = bytes;
+            command.sequence = sequence;
+            command.sent(bytes);
+          }
+        }
+        this.#notify();
+        return;
+      case 'acked':
+        for (const [id, command] of this.#commands) {
+          if (command.sequence === 0 || command.sequence > message.sequence) break;
+          this.#commands.delete(id);
+          command.settled('acked', command.bytes);
+        }
+        this.#notify();
+        return;
+      case 'drained':
+        this.#drains.get(message.id)?.();
+        this.#drains.delete(message.id);
+        return;
+      case 'written':
+        this.#writes.get(message.id)?.done(message.result);
+        this.#writes.delete(message.id);
+        return;
+      case 'closed':
+        this.#onClosed(message.reason);
+        return;
+      default:
+        message satisfies never;
+    }
+  }
+
+  /** What a thread that has crashed left behind: nobody waits for ever, and nobody sends to what its socket becomes. */
+  #settleLane(): void {
+    const bitmaps = new Map(
+      this.#marks.map(({ slot, bitmap, blockSize }) => [slot, new DirtyBitmap(bitmap, blockSize)]),
+    );
+    const answer = new KernelAnswer();
+    this.lane.close(LOCK_WAIT_MS);
+    this.lane.settle(
+      Number.MAX_SAFE_INTEGER,
+      true,
+      (slot) => bitmaps.get(slot)!,
+      (fuseFd, low, high, result) => {
+        if (fuseFd >= 0) answer.send(fuseFd, low, high, result);
+        else this.#writes.get(low)?.done(result);
+        if (fuseFd < 0) this.#writes.delete(low);
+      },
+    );
+    const writes = [...this.#writes.values()];
+    this.#writes.clear();
+    for (const { again } of writes) again();
+  }
+
+  #notify(): void {
+    for (const end of [...this.#waiters]) end();
+  }
+
+  #onClosed(reason: string): void {
+    if (this.#isClosed) return;
+    this.#isClosed = true;
+    this.#resolveClosed(reason);
+    const all = [...this.#commands.values()];
+    this.#commands.clear();
+    for (const { sequence, sent, settled } of all) {
+      // What its thread reads of the image meanwhile goes nowhere.
+      if (sequence === 0) sent(0);
+      settled('lost', 0);
+    }
+    const drains = [...this.#drains.values()];
+    this.#drains.clear();
+    void this.ended.then(() => {
+      for (const resolve of drains) resolve();
+    });
+    this.#notify();
+  }
+}

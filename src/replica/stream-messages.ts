@@ -1,0 +1,103 @@
+/** What passes between the replica thread and the threads of streams. */
+import type { MessagePort } from 'node:worker_threads';
+import type { ImageSlot } from '../fs/image-table.js';
+import type { PlainError } from '../leaves/errors.js';
+import type { Bytes } from '../leaves/units.js';
+import { millis } from '../leaves/units.js';
+
+/** A stream whose peer takes nothing for so long is broken: no pings are sent over it, and a copy has nobody who waits. */
+export const STREAM_SILENCE_MAX = millis(30_000);
+
+/** Socket of a stream, and what seals it; null: nothing does. */
+export interface StreamEnd {
+  readonly fd: number;
+  readonly sendKey: Uint8Array | null;
+  readonly receiveKey: Uint8Array | null;
+}
+
+export interface SourceStreamSetup extends StreamEnd {
+  /** eventfd(2) that is written to after something was posted. */
+  readonly wakeFd: number;
+  readonly lane: SharedArrayBuffer;
+  readonly port: MessagePort;
+}
+
+/** A run of blocks to be read and sent. */
+export interface CopyCommand {
+  readonly id: number;
+  readonly image: number;
+  /** Backing descriptor; stays open until the run is reported as sent. */
+  readonly fd: number;
+  readonly offset: number;
+  readonly length: number;
+  /** Zeroes are looked for in pieces of this size. */
+  readonly piece: number;
+}
+
+/** A change that has no payload. */
+export interface PlainCommand {
+  readonly id: number;
+  readonly kind: 'resize';
+  readonly image: number;
+  readonly size: number;
+}
+
+/** A write that came to the replica thread although a lane has its image. */
+export interface LaneWrite {
+  readonly id: number;
+  readonly slot: ImageSlot;
+  readonly image: number;
+  /** Stays open until it is `written`. */
+  readonly fd: number;
+  readonly offset: number;
+  readonly payload: Uint8Array;
+}
+
+export type ToSourceStream =
+  | { readonly type: 'send'; readonly commands: readonly (CopyCommand | PlainCommand)[] }
+  /** Where writes of the lane are marked that are lost. */
+  | {
+      readonly type: 'marks';
+      readonly images: readonly {
+        readonly slot: ImageSlot;
+        readonly bitmap: SharedArrayBuffer;
+        readonly blockSize: Bytes;
+      }[];
+    }
+  /** To go over the lane, as a participant's would; the payload is a copy. */
+  | ({ readonly type: 'write' } & LaneWrite)
+  /** Wants `drained` once nothing of the lane is under way. Only while nobody begins anything. */
+  | { readonly type: 'drain'; readonly id: number };
+
+/** `sequence`: of its last record. `bytes`: payload. */
+export interface SentReport {
+  readonly id: number;
+  readonly bytes: number;
+  readonly sequence: number;
+  /** The image could not be read; nothing of the run counts as sent. */
+  readonly error?: PlainError;
+}
+
+export type FromSourceStream =
+  | { readonly type: 'ready' }
+  | { readonly type: 'sent'; readonly reports: readonly SentReport[] }
+  | { readonly type: 'acked'; readonly sequence: number }
+  | { readonly type: 'drained'; readonly id: number }
+  /** `result`: as pwrite(2) gave it, or -errno; on both sides, or marked. */
+  | { readonly type: 'written'; readonly id: number; readonly result: number }
+  /** Nothing is sent or read any more; what is not acknowledged is lost, and marked if it is the lane's. */
+  | { readonly type: 'closed'; readonly reason: string };
+
+export interface TargetStreamSetup extends StreamEnd {
+  /** Backing descriptors of the images, by number. */
+  readonly images: readonly { readonly fd: number; readonly name: string }[];
+  /** `StreamCounters`. */
+  readonly counters: SharedArrayBuffer;
+}
+
+export type FromTargetStream =
+  | { readonly type: 'ready' }
+  | { readonly type: 'size'; readonly image: number; readonly size: number }
+  /** A change did not take effect: nothing behind it is applied. */
+  | { readonly type: 'failed'; readonly error: PlainError }
+  | { readonly type: 'closed'; readonly reason: string; readonly rejected: boolean };
