@@ -108,7 +108,7 @@ const record = (kind: number, image: number, payload: number, seq = 1, length = 
 };
 const DATA: RecordKind = RECORD_KIND.data;
 const wrongCrc = record(DATA, 0, 4 * KiB);
-wrongCrc.writeUInt32LE(recordChecksum(wrongCrc.subarray(RECORD_PREFIX_BYTES)) ^ 1, 4);
+wrongCrc.writeUInt32LE((recordChecksum(wrongCrc.subarray(RECORD_PREFIX_BYTES)) ^ 1) >>> 0, 4);
 const tooLong = Buffer.alloc(64);
 tooLong.writeUInt32LE(0x7fffffff, 0);
 const tooShort = Buffer.alloc(64);

@@ -55,6 +55,11 @@ export class FastMirror {
     this.#options = options;
   }
 
+  /** A lane has the images, or is about to, or is being left. */
+  get active(): boolean {
+    return (this.#link ?? this.#entering ?? this.#leaving) !== undefined;
+  }
+
   /** While in sync: enters the lane if that is possible, and has the latch notified when it is worth another try. */
   tryEnter(): void {
     const stream = this.#usable;

@@ -1,3 +1,4 @@
+import assert from 'node:assert/strict';
 import type { ImageSlot } from '../../fs/image-table.js';
 import { CONVERGE_BYTES, CONVERGE_SECONDS, ROUND_SHRINK_MIN } from '../../leaves/copy-forecast.js';
 import { MigrateFsError } from '../../leaves/errors.js';
@@ -220,7 +221,9 @@ export class ImageGroup {
     this.fast.drop();
   }
 
+  /** Only while the replica thread has the images. */
   fence(): void {
+    assert(!this.fast.active, 'fenced while a lane has the images');
     for (const image of this.images) image.fence();
   }
 
