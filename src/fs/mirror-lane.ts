@@ -231,11 +231,9 @@ export class MirrorLane {
       const at = ENTRIES + (head % ENTRIES_MAX) * ENTRY_WORDS;
       if (this.#doubles[(at + ENTRY_SEQUENCE) >>> 1]! > sequence) break;
       const length = words[at + LENGTH]!;
-      const [uniqueLow, uniqueHigh, fuseFd] = [
-        words[at + UNIQUE_LOW]!,
-        words[at + UNIQUE_HIGH]!,
-        words[at + FUSE_FD]!,
-      ];
+      const uniqueLow = words[at + UNIQUE_LOW]!;
+      const uniqueHigh = words[at + UNIQUE_HIGH]!;
+      const fuseFd = words[at + FUSE_FD]!;
       Atomics.sub(words, BYTES_UNDER_WAY, length);
       if (!lost) Atomics.add(words, BYTES_ACKED, length);
       const slot = words[at + SLOT]!;

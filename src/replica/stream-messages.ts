@@ -42,6 +42,17 @@ export interface PlainCommand {
   readonly size: number;
 }
 
+/** Buffers of the `DirtyBitmap` and the `WrittenBlocks` of one image. */
+export interface LaneMarks {
+  readonly slot: ImageSlot;
+  readonly bitmap: SharedArrayBuffer;
+  readonly written: SharedArrayBuffer;
+  readonly blockSize: Bytes;
+}
+
+/** In place of a descriptor of the kernel's: the write is answered where it came from, by its number. */
+export const BY_NUMBER = -1;
+
 /** A write that came to the replica thread although a lane has its image. */
 export interface LaneWrite {
   readonly id: number;
@@ -56,14 +67,7 @@ export interface LaneWrite {
 export type ToSourceStream =
   | { readonly type: 'send'; readonly commands: readonly (CopyCommand | PlainCommand)[] }
   /** Where writes of the lane are marked that are lost. */
-  | {
-      readonly type: 'marks';
-      readonly images: readonly {
-        readonly slot: ImageSlot;
-        readonly bitmap: SharedArrayBuffer;
-        readonly blockSize: Bytes;
-      }[];
-    }
+  | { readonly type: 'marks'; readonly images: readonly LaneMarks[] }
   /** To go over the lane, as a participant's would; the payload is a copy. */
   | ({ readonly type: 'write' } & LaneWrite)
   /** Wants `drained` once nothing of the lane is under way. Only while nobody begins anything. */

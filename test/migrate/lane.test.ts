@@ -133,13 +133,19 @@ for (const [what, others] of [
     }
   });
 
-t.test('a limit that is set in the lane is obeyed within a second, and can be lifted', async (t) => {
+/** In sync, and in the lane under a load that can tell what was lost. */
+const underLoad = async (t: Test): Promise<{ readonly world: InSync; readonly writer: StampWriter }> => {
   const world = await inSync(t);
-  const { pair, proxy, migration } = world;
   const writer = new StampWriter(STAMPED, seed);
-  await enterLane(pair, proxy);
-  await writer.start(pair.source.daemon.at(IMAGE), JOBS);
-  await inLane(proxy);
+  await enterLane(world.pair, world.proxy);
+  await writer.start(world.pair.source.daemon.at(IMAGE), JOBS);
+  await inLane(world.proxy);
+  return { world, writer };
+};
+
+t.test('a limit that is set in the lane is obeyed within a second, and can be lifted', async (t) => {
+  const { world, writer } = await underLoad(t);
+  const { pair, proxy, migration } = world;
   const limit = 512 * KiB;
   await pair.source.client.setNetworkLimit(migration.id, bytesPerSecond(limit));
   await sleep(1_000);
@@ -216,12 +222,8 @@ for (const failure of ['cut', 'silence'] as const)
   });
 
 t.test('a cutover under load out of the lane loses nothing (G1, G2, G3)', async (t) => {
-  const world = await inSync(t);
-  const { pair, proxy, migration } = world;
-  const writer = new StampWriter(STAMPED, seed);
-  await enterLane(pair, proxy);
-  await writer.start(pair.source.daemon.at(IMAGE), JOBS);
-  await inLane(proxy);
+  const { world, writer } = await underLoad(t);
+  const { pair, migration } = world;
   await pair.source.client.cutover(migration.id);
   await migration.reaches('completed');
   await writer.ended();

@@ -7,6 +7,7 @@ import t from 'tap';
 import { DirtyBitmap } from '../../src/fs/dirty-bitmap.js';
 import { close, EFD_CLOEXEC, eventfd, SHUT_RDWR, shutdown } from '../../src/fs/libc.js';
 import { MirrorLane } from '../../src/fs/mirror-lane.js';
+import { WrittenBlocks } from '../../src/fs/written-blocks.js';
 import { bytes, KiB, MiB } from '../../src/leaves/units.js';
 import type {
   FromSourceStream,
@@ -47,9 +48,13 @@ t.test('a write that is lost while its marks are still on their way is marked an
   const answers = join(scratchDir(t), 'answers');
   const fuseFd = openSync(answers, 'w+');
   const bitmap = DirtyBitmap.allocate(bytes(MiB), BLOCK);
+  const written = WrittenBlocks.allocate(bytes(MiB), BLOCK);
   const post = (message: ToSourceStream): void => port1.postMessage(message);
   // Nobody wakes it: it sleeps until the connection breaks, and has not looked.
-  post({ type: 'marks', images: [{ slot: SLOT, bitmap: bitmap.buffer, blockSize: BLOCK }] });
+  post({
+    type: 'marks',
+    images: [{ slot: SLOT, bitmap: bitmap.buffer, written: written.buffer, blockSize: BLOCK }],
+  });
   post({ type: 'drain', id: 1 });
   const entry = lane.begin(0, SLOT, 8 * KiB, BLOCK, fuseFd, 41, 42);
   t.notOk(lane.made(0, entry, BLOCK, bitmap), 'made here, not answered');

@@ -2,6 +2,7 @@
 import { once } from 'node:events';
 import { type AddressInfo, connect, createServer, type Server, type Socket } from 'node:net';
 import { parseHostPort } from '../../src/leaves/host-port.js';
+import { joinSockets } from './joined-sockets.js';
 import type { Teardown } from './scratch.js';
 
 export class CutProxy {
@@ -67,19 +68,7 @@ export class CutProxy {
     socket.on('data', (chunk: Buffer) => {
       this.#carried[index]! += chunk.length;
     });
-    for (const [one, other] of [
-      [socket, onward],
-      [onward, socket],
-    ] as const) {
-      this.#sockets.add(one);
-      one.setNoDelay(true);
-      // The other end hears of it by 'close'.
-      one.on('error', () => undefined);
-      one.on('close', () => {
-        this.#sockets.delete(one);
-        other.destroy();
-      });
-      one.pipe(other);
-    }
+    joinSockets(this.#sockets, socket, onward);
+    socket.pipe(onward).pipe(socket);
   }
 }

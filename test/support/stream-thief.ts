@@ -4,6 +4,7 @@ import { type AddressInfo, connect, createServer, type Server, type Socket } fro
 import { parseHostPort } from '../../src/leaves/host-port.js';
 import { encodeFrame, PROTOCOL_VERSION } from '../../src/replica/wire/frame.js';
 import { FrameReader } from '../../src/replica/wire/frame-reader.js';
+import { joinSockets } from './joined-sockets.js';
 import type { Teardown } from './scratch.js';
 import { within } from './test-daemon.js';
 
@@ -42,19 +43,7 @@ export class StreamThief {
   #forward(socket: Socket, to: string): void {
     const { fate } = this;
     const onward = connect(parseHostPort(to));
-    for (const [one, other] of [
-      [socket, onward],
-      [onward, socket],
-    ] as const) {
-      this.#sockets.add(one);
-      one.setNoDelay(true);
-      // The other end hears of it by 'close'.
-      one.on('error', () => undefined);
-      one.on('close', () => {
-        this.#sockets.delete(one);
-        other.destroy();
-      });
-    }
+    joinSockets(this.#sockets, socket, onward);
     firstFrame(socket, (body) => {
       if (body !== 'streamHello') return true;
       this.asked++;

@@ -143,7 +143,7 @@ export class DataOperations {
     if (offset > Number.MAX_SAFE_INTEGER) return -Errno.EFBIG;
     const sync = syncOf(words[18]!);
     const mappedDirect = (flags & WRITE_CACHE) !== 0 && (kinds & HANDLE_ODIRECT) !== 0;
-    // A lane can neither make a write durable nor make one that the descriptor may refuse for its alignment.
+    // Whoever answers a lane's write does not flush, nor can it try one again that is refused for its alignment.
     const forLane = sync === undefined && !mappedDirect ? request : undefined;
     let written = io.write(slot, fd, payload, length, offset, forLane);
     if (written === ANSWERED_LATER) return NO_REPLY;

@@ -10,6 +10,7 @@ import { WrittenBlocks } from '../../fs/written-blocks.js';
 import type { Bytes } from '../../leaves/units.js';
 import { bytes, GiB, MiB } from '../../leaves/units.js';
 import { ExtentLocks } from '../extent-locks.js';
+import type { LaneMarks } from '../stream-messages.js';
 import type { BufferPool } from './buffer-pool.js';
 import { Copier } from './copier.js';
 import type { TakeTokens } from './mirror-sender.js';
@@ -17,7 +18,7 @@ import { MirrorSender } from './mirror-sender.js';
 import type { ImagePort, Outcome, TransferCounters, WirePort } from './ports.js';
 import type { WriteRequest } from './routed-writer.js';
 import { RoutedWriter } from './routed-writer.js';
-import type { LaneMarks, StreamLink } from './stream-link.js';
+import type { StreamLink } from './stream-link.js';
 import type { Window } from './window.js';
 
 const NOTHING = new Uint8Array(0);
@@ -146,7 +147,7 @@ export class SourceImage {
   /** Where writes of a lane are marked. */
   get laneMarks(): LaneMarks {
     const { buffer: bitmap, blockSize } = this.bitmap;
-    return { slot: this.pinned.slot, bitmap, blockSize };
+    return { slot: this.pinned.slot, bitmap, written: this.written.buffer, blockSize };
   }
 
   /** Holds every change, for as long as `enterLane` or `goOnMirroring` takes. Only in sync. */
@@ -291,7 +292,6 @@ export class SourceImage {
     const taken = this.#lane?.link.laneWrite(
       { slot, image: this.index, fd, offset, payload },
       (result) => {
-        this.written.note(offset, result);
         request.payload = NOTHING;
         reply(result);
       },

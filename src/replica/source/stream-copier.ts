@@ -1,7 +1,7 @@
 import { alignedBytes } from '../../fs/kernel/aligned-memory.js';
 import type { MirrorLane } from '../../fs/mirror-lane.js';
 import { FOR_EVER, sendWhole } from '../../fs/stream-socket.js';
-import type { RecordSeal } from '../../leaves/record-seal.js';
+import { RecordSeal } from '../../leaves/record-seal.js';
 import { STAGGER_BYTES } from '../../leaves/staggered-buffer.js';
 import type { RecordKind } from '../../leaves/stream-record.js';
 import {
@@ -32,9 +32,9 @@ export class StreamCopier {
   readonly #head = new RecordHead(this.#headBytes.buffer, 0);
   readonly #images = new Map<number, FileImage>();
 
-  constructor(fd: number, seal: RecordSeal, lane: MirrorLane) {
+  constructor(fd: number, key: Uint8Array | null, lane: MirrorLane) {
     this.#fd = fd;
-    this.#seal = seal;
+    this.#seal = new RecordSeal(key);
     this.#lane = lane;
     const length = RECORD_HEAD_BYTES + RECORD_PAYLOAD_BYTES_MAX;
     const { buffer, byteOffset } = alignedBytes(STAGGER_BYTES + length, RECORD_HEAD_BYTES);

@@ -1,6 +1,4 @@
 import { MessageChannel, Worker } from 'node:worker_threads';
-import { DirtyBitmap } from '../../fs/dirty-bitmap.js';
-import type { ImageSlot } from '../../fs/image-table.js';
 import { KernelAnswer } from '../../fs/kernel/reply.js';
 import {
   close,
@@ -15,17 +13,18 @@ import {
 import type { LaneAnnouncement } from '../../fs/mirror-lane.js';
 import { LANE_SEND_BUFFER, MirrorLane } from '../../fs/mirror-lane.js';
 import { MigrateFsError } from '../../leaves/errors.js';
-import type { Bytes } from '../../leaves/units.js';
 import type {
   CopyCommand,
   FromSourceStream,
+  LaneMarks,
   LaneWrite,
   PlainCommand,
   SourceStreamSetup,
   StreamEnd,
   ToSourceStream,
 } from '../stream-messages.js';
-import { STREAM_SILENCE_MAX } from '../stream-messages.js';
+import { BY_NUMBER, STREAM_SILENCE_MAX } from '../stream-messages.js';
+import { laneTracks } from './lane-tracks.js';
 import type { BulkPort, BulkRun, Outcome, Settled } from './ports.js';
 
 /** MB; see `service-thread.ts`. */
@@ -43,12 +42,6 @@ interface Command {
   readonly sent: (bytes: number) => void;
   readonly failed: (error: Error) => void;
   readonly settled: (outcome: Outcome, bytes: number) => void;
-}
-
-export interface LaneMarks {
-  readonly slot: ImageSlot;
-  readonly bitmap: SharedArrayBuffer;
-  readonly blockSize: Bytes;
 }
 
 /** The source's end of a stream, as the replica thread sees the thread that serves it. */
@@ -128,11 +121,6 @@ export class StreamLink implements BulkPort {
 
   get isClosed(): boolean {
     return this.#isClosed;
-  }
-
-  /** Sent, or about to be, and not acknowledged; the lane's apart. */
-  get inFlight(): number {
-    return this.#commands.size;
   }
 
   copy(run: BulkRun, settled: (outcome: Outcome, bytes: number) => void): Promise<number> {
@@ -267,8 +255,7 @@ export class StreamLink implements BulkPort {
         this.#drains.delete(message.id);
         return;
       case 'written':
-        this.#writes.get(message.id)?.done(message.result);
-        this.#writes.delete(message.id);
+        this.#onWritten(message.id, message.result);
         return;
       case 'closed':
         this.#onClosed(message.reason);
@@ -278,21 +265,23 @@ export class StreamLink implements BulkPort {
     }
   }
 
+  #onWritten(id: number, result: number): void {
+    this.#writes.get(id)?.done(result);
+    this.#writes.delete(id);
+  }
+
   /** What a thread that has crashed left behind: nobody waits for ever, and nobody sends to what its socket becomes. */
   #settleLane(): void {
-    const bitmaps = new Map(
-      this.#marks.map(({ slot, bitmap, blockSize }) => [slot, new DirtyBitmap(bitmap, blockSize)]),
-    );
+    const tracks = laneTracks(this.#marks);
     const answer = new KernelAnswer();
     this.lane.close(LOCK_WAIT_MS);
     this.lane.settle(
       Number.MAX_SAFE_INTEGER,
       true,
-      (slot) => bitmaps.get(slot)!,
+      (slot) => tracks.get(slot)!.bitmap,
       (fuseFd, low, high, result) => {
-        if (fuseFd >= 0) answer.send(fuseFd, low, high, result);
-        else this.#writes.get(low)?.done(result);
-        if (fuseFd < 0) this.#writes.delete(low);
+        if (fuseFd === BY_NUMBER) this.#onWritten(low, result);
+        else answer.send(fuseFd, low, high, result);
       },
     );
     const writes = [...this.#writes.values()];

@@ -3,7 +3,6 @@
  * acknowledges, of these and of the lane. Sleeps in poll(2), so it has no event loop to speak of.
  */
 import { parentPort, receiveMessageOnPort, workerData } from 'node:worker_threads';
-import { DirtyBitmap } from '../../fs/dirty-bitmap.js';
 import { Errno, errnoName } from '../../fs/errno.js';
 import type { ImageSlot } from '../../fs/image-table.js';
 import { KernelAnswer } from '../../fs/kernel/reply.js';
@@ -22,7 +21,6 @@ import {
 import { MirrorLane } from '../../fs/mirror-lane.js';
 import { MigrateFsError, plainError } from '../../leaves/errors.js';
 import { RecordReader } from '../../leaves/record-reader.js';
-import { RecordSeal } from '../../leaves/record-seal.js';
 import { RECORD_BYTES_MAX, RECORD_KIND } from '../../leaves/stream-record.js';
 import type {
   CopyCommand,
@@ -32,8 +30,11 @@ import type {
   SourceStreamSetup,
   ToSourceStream,
 } from '../stream-messages.js';
+import { BY_NUMBER } from '../stream-messages.js';
+import type { LaneTracks } from './lane-tracks.js';
+import { laneTracks } from './lane-tracks.js';
 import { StreamCopier } from './stream-copier.js';
-import { BY_NUMBER, StreamWriter } from './stream-writer.js';
+import { StreamWriter } from './stream-writer.js';
 
 /** Runs sent before their outcomes are posted. */
 const REPORTS_MAX = 16;
@@ -42,13 +43,12 @@ const RETRY_MS = 1;
 
 const { fd, sendKey, receiveKey, wakeFd, lane: laneBuffer, port } = workerData as SourceStreamSetup;
 const lane = new MirrorLane(laneBuffer);
-const seal = new RecordSeal(sendKey);
-const copier = new StreamCopier(fd, seal, lane);
+const copier = new StreamCopier(fd, sendKey, lane);
 const reader = new RecordReader(receiveKey, RECORD_BYTES_MAX);
 const answer = new KernelAnswer();
 const pollfds = Int32Array.of(fd, POLLIN, wakeFd, POLLIN);
 const woken = new Uint8Array(8);
-const marks = new Map<ImageSlot, DirtyBitmap>();
+let tracks: ReadonlyMap<ImageSlot, LaneTracks> = new Map();
 const commands: (CopyCommand | PlainCommand)[] = [];
 let reports: SentReport[] = [];
 let drains: number[] = [];
@@ -64,11 +64,13 @@ const flushReports = (): void => {
   reports = [];
 };
 
-const marksOf = (slot: ImageSlot): DirtyBitmap => {
-  const bitmap = marks.get(slot);
-  if (!bitmap) throw new Error(`no bitmap for slot ${slot}`);
-  return bitmap;
+const tracksOf = (slot: ImageSlot): LaneTracks => {
+  const found = tracks.get(slot);
+  if (!found) throw new Error(`no bitmap for slot ${slot}`);
+  return found;
 };
+
+const marksOf = (slot: ImageSlot): LaneTracks['bitmap'] => tracksOf(slot).bitmap;
 
 const written = (id: number, result: number): void => tell({ type: 'written', id, result });
 
@@ -77,7 +79,7 @@ const sendAnswer = (fuseFd: number, low: number, high: number, result: number): 
   else answer.send(fuseFd, low, high, result);
 };
 
-const writer = new StreamWriter(fd, seal, lane, marksOf);
+const writer = new StreamWriter({ buffer: laneBuffer, fd, key: sendKey }, tracksOf);
 
 const takeMessages = (): void => {
   for (let got = receiveMessageOnPort(port); got; got = receiveMessageOnPort(port)) {
@@ -87,8 +89,7 @@ const takeMessages = (): void => {
         commands.push(...message.commands);
         break;
       case 'marks':
-        for (const { slot, bitmap, blockSize } of message.images)
-          marks.set(slot, new DirtyBitmap(bitmap, blockSize));
+        tracks = laneTracks(message.images);
         break;
       case 'write':
         writer.add(message);
