@@ -87,21 +87,24 @@ for (const how of ['frame', 'resume'] as const)
   });
 
 for (const how of ['frame', 'resume'] as const)
-  t.test(`G3: a target that has taken the images (${how}): what came after the offer is refused`, async (t) => {
-    const { source, target, guest, id, role } = await offered(t);
-    const before = source.content('a.img');
-    const { results, answered } = await changes(guest);
-    t.equal(answered(), 0, 'held');
-    target.onHello = ({ purpose }) =>
-      purpose === migratefs.data.Hello.Purpose.RESUME ? { reply: { taken: true } } : {};
-    if (how === 'frame') target.send({ cutoverTaken: {} });
-    else target.close();
-    t.strictSame(await results, [EROFS, EROFS, EROFS]);
-    await source.untilState(id, 'completed');
-    t.ok(source.content('a.img').equals(before), 'not performed');
-    t.equal(role(), 'fenced');
-    t.equal(await guest.write(0, Buffer.from('late')), EROFS);
-  });
+  t.test(
+    `G3: a target that has taken the images (${how}): what came after the offer is refused`,
+    async (t) => {
+      const { source, target, guest, id, role } = await offered(t);
+      const before = source.content('a.img');
+      const { results, answered } = await changes(guest);
+      t.equal(answered(), 0, 'held');
+      target.onHello = ({ purpose }) =>
+        purpose === migratefs.data.Hello.Purpose.RESUME ? { reply: { taken: true } } : {};
+      if (how === 'frame') target.send({ cutoverTaken: {} });
+      else target.close();
+      t.strictSame(await results, [EROFS, EROFS, EROFS]);
+      await source.untilState(id, 'completed');
+      t.ok(source.content('a.img').equals(before), 'not performed');
+      t.equal(role(), 'fenced');
+      t.equal(await guest.write(0, Buffer.from('late')), EROFS);
+    },
+  );
 
 t.test('G3: neither a cancellation here nor a lost target lets go of what is held', async (t) => {
   const { source, target, guest, id } = await offered(t);

@@ -124,9 +124,13 @@ export class Offer {
   }
 
   #onUnanswered(): void {
-    this.#options.log('error', 'the offer of the images is not answered: guest writes here are refused (EROFS)', {
-      milliseconds: OFFER_HOLD_MAX,
-    });
+    this.#options.log(
+      'error',
+      'the offer of the images is not answered: guest writes here are refused (EROFS)',
+      {
+        milliseconds: OFFER_HOLD_MAX,
+      },
+    );
     this.refuse();
   }
 
