@@ -9,7 +9,7 @@ const BREAK_SEEDS = 3000;
 
 t.setTimeout(200_000);
 
-t.test('G1 G2 G3: no interleaving loses or reorders a write', async (t) => {
+t.test('G1 G2 G3 G4: no interleaving loses or reorders a write', async (t) => {
   const failures: string[] = [];
   for (let seed = FIRST_SEED; seed < FIRST_SEED + SEEDS && failures.length === 0; seed++) {
     const model = new Model(seed, 'none');
@@ -29,6 +29,8 @@ const breaks: [Break, string][] = [
   ['no-grace', 'no grace period at the phase edges'],
   ['no-re-mark', 'not marking again what was not acknowledged'],
   ['no-extent-lock', 'ignoring the extent locks'],
+  ['perform-while-offered', 'performing changes before the target has answered the offer'],
+  ['refuse-while-offered', 'refusing changes before the target has answered the offer'],
 ];
 for (const [broken, description] of breaks) {
   t.test(`the model notices: ${description}`, async (t) => {
@@ -36,7 +38,7 @@ for (const [broken, description] of breaks) {
       try {
         await new Model(seed, broken).run();
       } catch (error) {
-        t.match((error as Error).message, /G[123]|dirty/, `noticed with seed ${seed}`);
+        t.match((error as Error).message, /G[1234]|dirty/, `noticed with seed ${seed}`);
         return;
       }
     }

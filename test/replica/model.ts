@@ -20,7 +20,9 @@ export type Break =
   | 'clear-after-read'
   | 'no-grace'
   | 'no-re-mark'
-  | 'no-extent-lock';
+  | 'no-extent-lock'
+  | 'perform-while-offered'
+  | 'refuse-while-offered';
 
 const BLOCK = bytes(4096);
 /** Each writer owns a range that begins and ends within a block; the last range is shared by two. */
@@ -40,6 +42,8 @@ interface Writer {
   inside: boolean;
   waiting: boolean;
 }
+
+const same = (a: Uint8Array, b: Uint8Array): boolean => Buffer.compare(a, b) === 0;
 
 interface Operation {
   readonly offset: number;
@@ -124,13 +128,24 @@ export class Model {
   #truncating = false;
   #cursor = 0;
   #copies = 0;
-  #phase: 'idle' | 'starting' | 'tracked' | 'routing' | 'mirror' | 'fencing' | 'offered' = 'idle';
+  #phase:
+    | 'idle'
+    | 'starting'
+    | 'tracked'
+    | 'routing'
+    | 'mirror'
+    | 'fencing'
+    | 'offered'
+    | 'taken'
+    | 'given back' = 'idle';
   #graceOver = false;
   #limited = false;
   #quiet = false;
   #failure: unknown;
   /** The source at the moment of the offer. */
   #offered: Uint8Array | undefined;
+  /** Guests that were answered with an error. */
+  #refused = 0;
   readonly trace: string[] = [];
 
   constructor(seed: number, broken: Break) {
@@ -187,7 +202,7 @@ export class Model {
 
   /** Throws when a guarantee is broken. */
   async run(): Promise<void> {
-    for (let step = 0; this.#phase !== 'offered' || this.#offered === undefined; step++) {
+    for (let step = 0; !this.#ended; step++) {
       this.#quiet = step > ACTIVE_STEPS;
       assert(step < STEPS_MAX, 'the migration does not end');
       this.#step();
@@ -197,12 +212,23 @@ export class Model {
     this.#check();
   }
 
-  #check(): void {
-    const same = (a: Uint8Array, b: Uint8Array): boolean => Buffer.compare(a, b) === 0;
-    assert.equal(this.#image.bitmap.recount(), 0, 'blocks are dirty after the offer');
+  /** The target has answered, and so is every guest. */
+  get #ended(): boolean {
+    const answered = this.#phase === 'taken' || this.#phase === 'given back';
+    return answered && this.#routed.length === 0 && this.#writers.every(({ waiting }) => !waiting);
+  }
+
+  #assertAsOffered(): void {
     assert(same(this.#offered!, this.#source.content), 'G3: the source changed after the offer');
-    assert.equal(this.#target.size, this.#source.size, 'G2: the sizes differ');
-    assert(same(this.#target.content, this.#source.content), 'G2: the contents differ');
+  }
+
+  #check(): void {
+    if (this.#phase === 'taken') {
+      this.#assertAsOffered();
+      assert.equal(this.#image.bitmap.recount(), 0, 'blocks are dirty after the offer');
+      assert.equal(this.#target.size, this.#source.size, 'G2: the sizes differ');
+      assert(same(this.#target.content, this.#source.content), 'G2: the contents differ');
+    } else assert.equal(this.#refused, 0, 'G4: the source keeps the image, and refused a change');
     const owned = Math.min(3 * RANGE, this.#source.size);
     assert(
       same(this.#acked.bytes.subarray(0, owned), this.#source.bytes.subarray(0, owned)),
@@ -354,11 +380,24 @@ export class Model {
           add('offer', () => {
             assert(image.clean, 'dirty at the offer');
             this.#offered = Uint8Array.from(this.#source.content);
-            image.seal();
+            if (this.#broken === 'refuse-while-offered') image.seal();
+            if (this.#broken === 'perform-while-offered') image.idle();
             this.#phase = 'offered';
           });
         return;
       case 'offered':
+        add('the target takes it', () => {
+          image.seal();
+          this.#phase = 'taken';
+        });
+        add('the target gave up', () => {
+          this.#assertAsOffered();
+          image.idle();
+          this.#phase = 'given back';
+        });
+        return;
+      case 'taken':
+      case 'given back':
         return;
       default:
         this.#phase satisfies never;
@@ -434,6 +473,7 @@ export class Model {
     writer.inside = false;
     const answered = (answer: number): void => {
       writer.waiting = false;
+      if (answer < 0) this.#refused++;
       if (answer < 0) return;
       if (punch) this.#acked.punch(offset, data.length);
       else this.#acked.write(data, offset);
@@ -469,6 +509,7 @@ export class Model {
       this.#truncating = false;
       writer.waiting = false;
       if (answer >= 0) this.#acked.resize(size);
+      else this.#refused++;
     };
     if (result !== ROUTED) {
       answered(result);

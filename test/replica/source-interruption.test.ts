@@ -135,10 +135,16 @@ t.test('G3: cut when the target has taken the images but cannot say so', async (
   const asked = t.rejects(source.replica.cutover(id), { code: 'UNAVAILABLE', message: /stay fenced/ });
   await source.untilState(id, 'interrupted');
   await asked;
-  t.equal(await guest.write(0, Buffer.from('x')), EROFS, 'fenced while nobody knows');
+  let answered = false;
+  const held = guest.write(0, Buffer.from('x')).finally(() => {
+    answered = true;
+  });
+  t.equal(await guest.fsync(), 0, 'handed over after the write, and not held');
+  t.notOk(answered, 'while nobody knows');
   await t.rejects(source.replica.cancel(id), { code: 'FAILED_PRECONDITION', message: /no return/ });
   proxy.heal();
   await source.untilState(id, 'completed');
+  t.equal(await held, EROFS);
   t.equal(await guest.write(0, Buffer.from('x')), EROFS);
   t.ok(source.content('a.img').equals(target.content('a.img')));
   guest.close();

@@ -10,6 +10,8 @@ import type { Verification } from './verification.js';
 
 /** Between two tries of a target that could not persist its ownership. */
 export const OFFER_INTERVAL = millis(1_000);
+/** So long at most guests here wait for the answer to the offer; then they are refused. */
+export const OFFER_HOLD_MAX = millis(10_000);
 
 export interface OfferOptions {
   readonly environment: SourceEnvironment;
@@ -27,12 +29,15 @@ export interface OfferOptions {
 
 /**
  * The offer of the images to the target. Until it is made the source can take everything back; afterwards the target may
- * own the images, and only its word that it does not takes the fence back.
+ * own the images, and only its word that it does not takes the fence back. Changes that guests here want meanwhile are
+ * held: made once they are taken back, refused once the target has taken the images, or has not answered in time.
  */
 export class Offer {
   readonly #options: OfferOptions;
   #made = false;
   #taken = false;
+  /** Ends the wait for the answer; undefined: guests do not wait for it. */
+  #forgetHold: (() => void) | undefined;
 
   constructor(options: OfferOptions) {
     this.#options = options;
@@ -49,7 +54,7 @@ export class Offer {
   }
 
   /**
-   * Fences the images and offers them. True: offered. False: given back, still in sync. Errors: what makes the migration
+   * Fences the images on disk and offers them. True: offered. False: given back, still in sync. Errors: what makes the migration
    * fail; rejects with the signal's reason.
    */
   async make(signal: AbortSignal): Promise<boolean> {
@@ -67,7 +72,7 @@ export class Offer {
     // No await between the fence and here.
     this.#made = true;
     wire.closeStream();
-    group.seal();
+    this.#forgetHold = environment.clock.after(OFFER_HOLD_MAX, () => this.#onUnanswered());
     this.send();
     return true;
   }
@@ -91,14 +96,42 @@ export class Offer {
   accept(): boolean {
     if (!this.#made || this.#taken) return false;
     this.#taken = true;
+    this.refuse();
     return true;
   }
 
-  /** The target had given the migration up before it saw the offer, so it never owned the images and never will. */
+  /** What is held, and whatever comes, is refused: nobody waits for the answer any more. */
+  refuse(): void {
+    if (!this.#forgetHold) return;
+    this.#stopWaiting();
+    this.#options.group.seal();
+  }
+
+  /**
+   * The target had given the migration up before it saw the offer, so it never owned the images and never will. What is
+   * held stays so until the migration ends. Errors: what writing a record threw; then nothing is taken back.
+   */
   takeBack(): void {
     restoreRecords(this.#options.group.images);
+    this.#stopWaiting();
     this.#made = false;
     this.#options.log('warn', 'the target does not take the images: given back to their writers', {});
+  }
+
+  #stopWaiting(): void {
+    this.#forgetHold?.();
+    this.#forgetHold = undefined;
+  }
+
+  #onUnanswered(): void {
+    this.#options.log(
+      'error',
+      'the offer of the images is not answered: guest writes here are refused (EROFS)',
+      {
+        milliseconds: OFFER_HOLD_MAX,
+      },
+    );
+    this.refuse();
   }
 
   /** Not fenced durably: the writers go on. Throws `reason` where the migration cannot. */

@@ -203,7 +203,7 @@ export class SourceImage {
     this.writer.policy = 'hold';
   }
 
-  /** Refuses what was held and whatever comes, for good: another host may own the image. Only after `fence`. */
+  /** Refuses what was held and whatever comes: another host owns the image, or may. Only after `fence`. */
   seal(): void {
     this.#setMode(ImageMode.fenced);
     this.writer.policy = 'refuse';

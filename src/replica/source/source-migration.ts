@@ -222,7 +222,8 @@ export class SourceMigration {
     this.#stopping.abort(new MigrateFsError('UNAVAILABLE', 'the daemon is stopping'));
     if (this.#status.isFinal) return;
     this.#verification.stop('the daemon is stopping', 'UNAVAILABLE');
-    if (!this.#offer.made) this.group.idle();
+    if (this.#offer.made) this.#offer.refuse();
+    else this.group.idle();
     const streamEnded = this.wire.stream?.ended;
     this.wire.detach()?.close();
     this.#driver.proceed();
