@@ -44,15 +44,17 @@ class FakeSource {
   readonly connection: PeerConnection;
   readonly #frames: Frame[] = [];
   readonly #acked = new Map<number, string>();
+  readonly #failures: migratefs.data.Failure.$Properties[] = [];
   #wake: () => void = () => {};
   #seq = 0;
 
   constructor(connection: PeerConnection) {
     this.connection = connection;
     connection.onFrame((frame) => {
-      if (frame.body === 'ack')
+      if (frame.body === 'ack') {
         for (const seq of frame.ack.seqs) this.#acked.set(seq, frame.ack.failure?.code ?? 'ok');
-      else this.#frames.push(frame);
+        if (frame.ack.failure) this.#failures.push(frame.ack.failure);
+      } else this.#frames.push(frame);
       this.#wake();
     });
     void connection.closed.then(() => this.#wake());
@@ -73,6 +75,15 @@ class FakeSource {
       const outcome = this.#acked.get(seq);
       if (outcome !== undefined) return outcome;
       await this.#changed(`ack ${seq}`);
+    }
+  }
+
+  /** The next failure of a change. */
+  async failure(): Promise<migratefs.data.Failure.$Properties> {
+    for (;;) {
+      const failure = this.#failures.shift();
+      if (failure) return failure;
+      await this.#changed('a failure');
     }
   }
 

@@ -78,6 +78,7 @@ export class BackingFile {
   /** In the order of the calls; what is being written has left it. */
   readonly #queue: QueuedWrite[] = [];
   #writing = false;
+  #lost: Error | undefined;
 
   constructor(fd: number, calls: BackingCalls) {
     this.fd = fd;
@@ -140,8 +141,15 @@ export class BackingFile {
     check(this.#calls.ftruncate(this.fd, size));
   }
 
-  datasync(): Promise<void> {
-    return fdatasyncAsync(this.fd);
+  /** Fails for ever once it has failed: the kernel drops what it could not write, and says so only once. */
+  async datasync(): Promise<void> {
+    if (this.#lost !== undefined) throw this.#lost;
+    try {
+      await fdatasyncAsync(this.fd);
+    } catch (error) {
+      this.#lost ??= error as Error;
+    }
+    if (this.#lost !== undefined) throw this.#lost;
   }
 
   /** Bytes read into `buffer`, less than asked for only at the end of the image. */

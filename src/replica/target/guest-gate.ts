@@ -21,6 +21,8 @@ export interface GuestGateOptions {
   readonly offered: () => boolean;
   /** To the source, if it is connected. */
   readonly send: (frame: FrameProperties) => void;
+  /** The images are wanted now. */
+  readonly asked: () => void;
 }
 
 /** The connection broke while in sync, and the images are not in sync again yet. */
@@ -129,11 +131,12 @@ export class GuestGate {
   }
 
   #ask(): void {
-    const { context, terms, state, send } = this.#options;
+    const { context, terms, state, send, asked } = this.#options;
     if (this.#asked || state() !== 'mirroring' || this.#held.size === 0) return;
     this.#asked = true;
     context.log('info', 'first guest write on the target: asking for the images', { migration: terms.id });
     send({ cutoverRequest: {} });
+    asked();
   }
 
   /** Changes of the source to all images so far. */

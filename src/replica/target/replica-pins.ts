@@ -7,17 +7,17 @@ export class ReplicaPins {
   readonly #context: TargetContext;
   readonly #images: readonly TargetImage[];
   readonly #onReleased: () => void;
-  readonly #quiet: () => Promise<void>;
+  readonly #quiet: () => Promise<unknown>;
   #released: Promise<void> | undefined;
 
   /**
-   * `quiet` resolves when nothing outside this thread changes the images. `onReleased` is called when the slots belong to
+   * `quiet` resolves when nothing outside this thread changes or flushes the images. `onReleased` is called when the slots belong to
    * the migration no more.
    */
   constructor(
     context: TargetContext,
     images: readonly TargetImage[],
-    quiet: () => Promise<void>,
+    quiet: () => Promise<unknown>,
     onReleased: () => void,
   ) {
     this.#quiet = quiet;

@@ -10,6 +10,8 @@ import { millis } from '../../leaves/units.js';
 import type { StreamEnd } from '../stream-messages.js';
 import type { migratefs } from '../wire/generated/data.js';
 import type { PeerConnection } from '../wire/peer-connection.js';
+import { backingError } from './backing-file.js';
+import { FlushAhead } from './flush-ahead.js';
 import { GuestGate } from './guest-gate.js';
 import type { MigrationTerms } from './migration-terms.js';
 import { checkGenerations, takeOwnership } from './ownership.js';
@@ -51,6 +53,7 @@ export class TargetMigration {
   #state: MigrationState;
   #endedAt: Millis | undefined;
   #error: PlainError | undefined;
+  readonly #ahead: FlushAhead;
   #reception: Reception | undefined;
   /** Set when the source has offered the images: it will never write to them again. */
   #offered = false;
@@ -86,6 +89,14 @@ export class TargetMigration {
       state: () => this.#state,
       offered: () => this.#offered,
       send: (frame) => this.#reception?.connection.send(frame),
+      // What a disk has left to do it does while the source fences the images.
+      asked: () => this.#ahead.flush(),
+    });
+    this.#ahead = new FlushAhead({
+      clock: context.clock,
+      images: () => this.#counted(),
+      failed: (index, error) =>
+        this.#onChangeFailed(backingError(`cannot sync ${this.images[index]!.name}`, error)),
     });
     this.images = pinned.map(
       (image, index) =>
@@ -96,7 +107,7 @@ export class TargetMigration {
     this.#pins = new ReplicaPins(
       context,
       this.images,
-      () => this.#streamEnded,
+      () => Promise.all([this.#streamEnded, this.#ahead.idle]),
       () => released(this),
     );
   }
@@ -135,6 +146,7 @@ export class TargetMigration {
     });
     this.#reception = reception;
     this.#gate.setConnected(true);
+    this.#ahead.start();
     void connection.closed.then((reason) => {
       if (this.#reception === reception) this.#onLost(reason);
     });
@@ -163,10 +175,7 @@ export class TargetMigration {
     const { log } = this.#context;
     const { connection } = this.#reception!;
     const stream = new StreamReception(end, this.images, {
-      failed: (failure) => {
-        log('error', 'a change did not take effect on the replica', { error: failure.message });
-        connection.send({ ack: { seqs: [], failure } });
-      },
+      failed: (failure) => this.#onChangeFailed(failure),
       // The source sees the end of a stream as well, and knows whether it was to end.
       closed: (reason, rejected) => {
         if (!rejected) return;
@@ -270,7 +279,10 @@ export class TargetMigration {
     assert(MIGRATION_EDGES[from].includes(next), `no edge from ${from} to ${next}`);
     this.#state = next;
     this.#error = error;
-    if (isFinal(next)) this.#endedAt = this.#context.clock.wall();
+    if (isFinal(next)) {
+      this.#endedAt = this.#context.clock.wall();
+      this.#ahead.stop();
+    }
     this.#context.log('info', 'migration (target) state', {
       migration: this.id,
       from,
@@ -355,8 +367,14 @@ export class TargetMigration {
     this.#context.log('warn', 'the source has failed', { migration: this.id, error: failure.message });
   }
 
+  #onChangeFailed(failure: PlainError): void {
+    this.#context.log('error', 'a change did not take effect on the replica', { error: failure.message });
+    this.#reception?.connection.send({ ack: { seqs: [], failure } });
+  }
+
   #onLost(reason: MigrateFsError): void {
     this.#closeStream();
+    this.#ahead.stop();
     this.#reception = undefined;
     this.#gate.setConnected(false);
     if (isFinal(this.#state) || this.#state === 'interrupted') return;
@@ -378,6 +396,7 @@ export class TargetMigration {
   #drop(): void {
     const reception = this.#reception;
     this.#closeStream();
+    this.#ahead.stop();
     this.#reception = undefined;
     this.#gate.setConnected(false);
     reception?.connection.close();
