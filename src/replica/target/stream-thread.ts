@@ -144,6 +144,5 @@ try {
   rejected = error.code !== 'ABORTED';
 } finally {
   shutdown(fd, SHUT_RDWR);
-  flushes.end();
   tell({ type: 'closed', reason, rejected });
 }
