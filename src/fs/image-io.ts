@@ -2,6 +2,7 @@ import type { BackingCalls } from './backing-calls.js';
 import { DirtyBitmap } from './dirty-bitmap.js';
 import type { GraceCounters, ImageSlot, ImageTable } from './image-table.js';
 import { ImageMode } from './image-table.js';
+import type { BegunSync } from './lane-writer.js';
 import { LaneWriter } from './lane-writer.js';
 import type { LaneRequest } from './mirror-lane.js';
 import type { BitmapAnnouncement } from './participant.js';
@@ -100,6 +101,29 @@ export class ImageIo {
     }
   }
 
+  /**
+   * As `write`, for what is to be durable before it is answered: on both sides where others are mirrored. `flush`: makes it
+   * so here, and gives 0 or -errno.
+   */
+  writeDurably(
+    slot: ImageSlot,
+    fd: number,
+    data: Uint8Array,
+    length: number,
+    offset: number,
+    request: LaneRequest | undefined,
+    flush: () => number,
+  ): number {
+    const begun =
+      request &&
+      length > 0 &&
+      this.#inLane(slot, (lane) => lane.writeDurably(slot, fd, data, length, offset, request));
+    const written = begun ? begun.written : this.write(slot, fd, data, length, offset);
+    const flushed = written < 0 ? written : flush();
+    const result = flushed < 0 ? flushed : written;
+    return begun ? begun.made(result) : result;
+  }
+
   fallocate(slot: ImageSlot, fd: number, mode: number, offset: number, length: number): number {
     const perform = (): number => this.#calls.fallocate(fd, mode, offset, length);
     return this.#change(slot, perform, offset, (result) => this.#changed(fd, result, offset, length));
@@ -114,11 +138,29 @@ export class ImageIo {
     return this.#change(slot, perform, from, (result) => (result < 0 ? 0 : Math.max(before, size) - from));
   }
 
-  /** Routed images sync both sides, in the replica thread. A fenced image has nothing left to sync. */
-  fsync(slot: ImageSlot, fd: number, datasync: boolean): number {
+  /**
+   * Routed images sync both sides: over the lane that has them, with a `request`, or else in the replica thread. A fenced
+   * image has nothing left to sync. The result may be `ANSWERED_LATER`.
+   */
+  fsync(slot: ImageSlot, fd: number, datasync: boolean, request?: LaneRequest): number {
+    const begun = request && this.#inLane(slot, (lane) => lane.sync(request));
+    if (begun) return begun.made(this.#calls.fsync(fd, datasync));
     const mode = this.#table.mode(slot);
     const routed = mode === ImageMode.routed || mode === ImageMode.mirrored;
     return routed ? ROUTED : this.#calls.fsync(fd, datasync);
+  }
+
+  /** Only what is sent has to be over before the lane can be left: a flush may take seconds. */
+  #inLane(slot: ImageSlot, begin: (lane: LaneWriter) => BegunSync | undefined): BegunSync | undefined {
+    if (this.#table.mode(slot) !== ImageMode.mirrored) return undefined;
+    this.#grace.enter(this.#participant, slot);
+    try {
+      if (this.#table.mode(slot) !== ImageMode.mirrored) return undefined;
+      const { lane } = this.#trackedOf(slot);
+      return lane && begin(lane);
+    } finally {
+      this.#grace.exit(this.#participant);
+    }
   }
 
   /** Bytes from `offset` that a change may have changed; of one that failed, none past the end of the file. */

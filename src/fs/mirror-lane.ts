@@ -4,6 +4,7 @@ import type { Bytes } from '../leaves/units.js';
 import { bytes, KiB, MiB } from '../leaves/units.js';
 import type { ImageSlot } from './image-table.js';
 import { PARTICIPANTS_MAX } from './image-table.js';
+import { LANE_SYNCS_WORDS, LaneSyncs } from './lane-syncs.js';
 import { SHUT_RDWR, shutdown } from './libc.js';
 import { SharedLock } from './shared-lock.js';
 
@@ -41,6 +42,8 @@ export const STREAM_PARTICIPANT = PARTICIPANTS_MAX - 2;
 
 /** Sequence number of the last record, of any kind, on the stream; beside the words, as it exceeds them. */
 const SEQUENCE_BYTES = 8;
+/** Then the syncs. */
+const SYNCS_AT = LANE_WORDS * 4 + SEQUENCE_BYTES;
 
 const STATUS = 0;
 const UNIQUE_LOW = 1;
@@ -63,6 +66,9 @@ const CLOSED = 1;
 
 /** The result that says: the answer comes later, from the stream's thread. No system call returns it. */
 export const ANSWERED_LATER = -1_000_001;
+
+/** In place of a descriptor: whoever settles the flush behind the write answers. */
+export const ANSWERED_BY_SYNC = -2;
 
 /** One write as its lane needs it. `record` is where the record is made: the payload begins behind its head. */
 export interface LaneRequest {
@@ -103,16 +109,18 @@ export type LaneAnswer = (fuseFd: number, uniqueLow: number, uniqueHigh: number,
 export class MirrorLane {
   readonly buffer: SharedArrayBuffer;
   readonly lock: SharedLock;
+  readonly syncs: LaneSyncs;
   readonly #words: Int32Array;
   readonly #doubles: Float64Array;
   readonly #sequence: Float64Array;
 
-  constructor(buffer = new SharedArrayBuffer(LANE_WORDS * 4 + SEQUENCE_BYTES)) {
+  constructor(buffer = new SharedArrayBuffer(SYNCS_AT + LANE_SYNCS_WORDS * 4)) {
     this.buffer = buffer;
     this.#words = new Int32Array(buffer, 0, LANE_WORDS);
     this.#doubles = new Float64Array(buffer, 0, LANE_WORDS / 2);
     this.#sequence = new Float64Array(buffer, LANE_WORDS * 4, 1);
     this.lock = new SharedLock(this.#words, LOCK);
+    this.syncs = new LaneSyncs(buffer, SYNCS_AT);
     Atomics.compareExchange(this.#words, WINDOW, 0, LANE_BYTES_MIN);
   }
 
@@ -244,7 +252,7 @@ export class MirrorLane {
         if (lost) marksOf(slot).mark(offset, length);
         const result = words[at + RESULT]!;
         Atomics.store(words, at + STATUS, FREE);
-        answer(fuseFd, uniqueLow, uniqueHigh, result);
+        if (fuseFd !== ANSWERED_BY_SYNC) answer(fuseFd, uniqueLow, uniqueHigh, result);
       }
       head = (head + 1) & COUNT_MASK;
       Atomics.store(words, HEAD, head);

@@ -33,6 +33,10 @@ export const RECORD_KIND = {
   resize: 4,
   /** Target to source: everything up to and including `seq` has taken effect. */
   ack: 5,
+  /** What has taken effect before it is to be on stable storage; not acknowledged, but `synced`. */
+  sync: 6,
+  /** Target to source: every sync of `image` up to and including `seq` is done. */
+  synced: 7,
 } as const;
 
 export type RecordKind = (typeof RECORD_KIND)[keyof typeof RECORD_KIND];

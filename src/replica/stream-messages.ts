@@ -97,6 +97,16 @@ export interface TargetStreamSetup extends StreamEnd {
   readonly images: readonly { readonly fd: number; readonly name: string }[];
   /** `StreamCounters`. */
   readonly counters: SharedArrayBuffer;
+  /** `StreamReplies`. */
+  readonly replies: SharedArrayBuffer;
+  /** `WantedFlushes`. */
+  readonly flushes: SharedArrayBuffer;
+}
+
+/** From the thread that flushes: a flush failed, and it has shut the stream down. */
+export interface FromFlushThread {
+  readonly type: 'failed';
+  readonly error: PlainError;
 }
 
 export type FromTargetStream =

@@ -2,7 +2,6 @@
  * Images in sync whose writes are sent to the target by the threads that get them (the lane): both sides stay the same
  * whatever overlaps (G2), nothing is lost (G1), and whatever an operator asks for works as without it.
  */
-import { statSync } from 'node:fs';
 import { open } from 'node:fs/promises';
 import { setTimeout as sleep } from 'node:timers/promises';
 import t, { type Test } from 'tap';
@@ -10,68 +9,21 @@ import { bytesPerSecond, KiB, MiB, UNLIMITED } from '../../src/leaves/units.js';
 import { CutProxy } from '../support/cut-proxy.js';
 import { identical } from '../support/cutover.js';
 import { makeSparseImage } from '../support/files.js';
+import { bothSame, enterLane, HOT, IMAGE, type InSync, inLane, inSync } from '../support/in-lane.js';
 import { OverlapLoad } from '../support/overlap-load.js';
-import { type Followed, migrate, type Pair, startPair } from '../support/pair.js';
+import { migrate, startPair } from '../support/pair.js';
 import { seedFromEnvironment } from '../support/random.js';
 import { StampWriter } from '../support/stamp-writer.js';
 import { waitFor } from '../support/wait-for.js';
 
-const IMAGE = 'vm.raw';
 /** Of the same VM. */
 const SECOND = 'vm.data';
-/** What all writers of a test fight for. */
-const HOT = { offset: MiB, length: 512 * KiB };
 const STAMPED = { offset: 4 * MiB, length: 4 * MiB };
 /** Where nothing is written a second time. */
 const ONCE = 12 * MiB;
 const JOBS = 4;
 const seed = seedFromEnvironment();
 t.comment(`seed ${seed}`);
-
-interface InSync {
-  readonly pair: Pair;
-  readonly proxy: CutProxy;
-  readonly migration: Followed;
-}
-
-const inSync = async (t: Test): Promise<InSync> => {
-  const pair = await startPair(t);
-  makeSparseImage(pair.source.daemon.below(IMAGE), 32 * MiB, [{ offset: 16 * MiB, length: 8 * MiB }]);
-  const proxy = await CutProxy.start(t, pair.target.daemon.dataAddress);
-  const migration = await migrate(t, pair, [IMAGE], { cutover: 'explicit', to: proxy.address });
-  await migration.reaches('mirroring');
-  return { pair, proxy, migration };
-};
-
-/**
- * Has writes go over the stream, the last connection that was made, as they do in the lane only: it is entered when nothing
- * is in flight, so a lone guest writes now and then until it is there.
- */
-const enterLane = async (pair: Pair, { carried }: CutProxy): Promise<void> => {
-  await using file = await open(pair.source.daemon.at(IMAGE), 'r+');
-  const stream = carried.length - 1;
-  const before = carried[stream]!;
-  const sector = Buffer.alloc(512, 1);
-  await waitFor(async () => {
-    await file.write(sector, 0, sector.length, HOT.offset);
-    return carried[stream]! > before + 4 * sector.length;
-  }, 'writes go over the stream');
-};
-
-/** Resolves when the load has written so much in the lane. */
-const inLane = async ({ carried }: CutProxy, bytes = 16 * KiB): Promise<void> => {
-  const stream = carried.length - 1;
-  const before = carried[stream]!;
-  await waitFor(() => carried[stream]! > before + bytes, 'the load goes over the stream');
-};
-
-const bothSame = async (t: Test, { pair, migration }: InSync): Promise<void> => {
-  const [report] = await pair.source.client.verify(migration.id);
-  t.same(report?.mismatches, [], 'both sides are the same');
-  const sizes = [pair.source, pair.target].map(({ daemon }) => statSync(daemon.below(IMAGE)).size);
-  t.equal(sizes[0], sizes[1], 'and have the same size');
-  t.ok(report!.bytesCompared > 0);
-};
 
 const sum = (all: readonly number[]): number => all.reduce((total, each) => total + each, 0);
 

@@ -58,6 +58,10 @@ t.test('a write that is lost while its marks are still on their way is marked an
   post({ type: 'drain', id: 1 });
   const entry = lane.begin(0, SLOT, 8 * KiB, BLOCK, fuseFd, 41, 42);
   t.notOk(lane.made(0, entry, BLOCK, bitmap), 'made here, not answered');
+  // Flushes that the target has not done: of one nothing is known but that it was done here, one is still being done.
+  const flushed = lane.syncs.begin(0, lane.nextSequence(), fuseFd, 51, 52, false);
+  t.notOk(lane.syncs.made(flushed, 0), 'done here, not answered');
+  const flushing = lane.syncs.begin(0, lane.nextSequence(), fuseFd, 61, 62, false);
   shutdown(peer, SHUT_RDWR);
   await once(thread, 'exit');
   t.equal(crash, undefined);
@@ -66,6 +70,10 @@ t.test('a write that is lost while its marks are still on their way is marked an
   const answer = new Uint32Array(6);
   t.equal(readSync(fuseFd, answer, 0, 24, 0), 24, 'answered');
   t.same([...answer], [24, 0, 41, 42, BLOCK, 0]);
+  t.equal(readSync(fuseFd, answer, 0, 24, 24), 16, 'and the flush that was done here');
+  t.same([...answer.subarray(0, 4)], [16, 0, 51, 52]);
+  t.ok(lane.syncs.made(flushing, 0), 'the other is answered by whoever does it');
+  t.equal(lane.syncs.oldest, 0, 'nobody waits for the target any more');
   t.same(
     messages.map(({ type }) => type),
     ['ready', 'closed'],

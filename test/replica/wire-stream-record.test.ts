@@ -228,7 +228,7 @@ t.test(
     const hole = { ...example, kind: RECORD_KIND.hole, payload: new Uint8Array(0) };
     const cases: [string, Uint8Array][] = [
       ['kind 0', forged((view) => view.setUint16(8, 0, true))],
-      ['kind 6', forged((view) => view.setUint16(8, 6, true), hole)],
+      ['kind 8', forged((view) => view.setUint16(8, 8, true), hole)],
       ['reserved', forged((view) => view.setUint32(12, 1, true))],
       ['length too small', forged((view) => view.setUint32(24, 2, true))],
       ['length too large', forged((view) => view.setUint32(28, 1, true))],

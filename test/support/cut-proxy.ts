@@ -10,6 +10,8 @@ export class CutProxy {
   readonly #server: Server;
   readonly #sockets = new Set<Socket>();
   readonly #carried: number[] = [];
+  /** Of the connection that was made last: who connected, and the way onward. */
+  #last: readonly [Socket, Socket] | undefined;
   #cut = false;
 
   private constructor(server: Server, address: string) {
@@ -53,6 +55,19 @@ export class CutProxy {
     this.#cut = false;
   }
 
+  /** What the far end of the last connection says does not arrive any more; the other direction goes on. */
+  holdReplies(): void {
+    const [socket, onward] = this.#last!;
+    onward.unpipe(socket);
+    onward.pause();
+  }
+
+  /** It arrives, and goes on to. */
+  letReplies(): void {
+    const [socket, onward] = this.#last!;
+    onward.pipe(socket);
+  }
+
   close(): void {
     for (const socket of this.#sockets) socket.destroy();
     this.#server.close();
@@ -64,6 +79,7 @@ export class CutProxy {
       return;
     }
     const onward = connect(parseHostPort(to));
+    this.#last = [socket, onward];
     const index = this.#carried.push(0) - 1;
     socket.on('data', (chunk: Buffer) => {
       this.#carried[index]! += chunk.length;

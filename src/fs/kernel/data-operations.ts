@@ -143,12 +143,13 @@ export class DataOperations {
     if (offset > Number.MAX_SAFE_INTEGER) return -Errno.EFBIG;
     const sync = syncOf(words[18]!);
     const mappedDirect = (flags & WRITE_CACHE) !== 0 && (kinds & HANDLE_ODIRECT) !== 0;
-    // Whoever answers a lane's write does not flush, nor can it try one again that is refused for its alignment.
-    const forLane = sync === undefined && !mappedDirect ? request : undefined;
-    let written = io.write(slot, fd, payload, length, offset, forLane);
+    // Whoever answers a lane's write cannot try one again that is refused for its alignment.
+    const forLane = mappedDirect ? undefined : request;
+    let written = sync
+      ? this.#writeDurably(request, handle, fd, sync, forLane)
+      : io.write(slot, fd, payload, length, offset, forLane);
     if (written === ANSWERED_LATER) return NO_REPLY;
-    if (written === -Errno.EINVAL && mappedDirect)
-      written = this.#writeBuffered(slot, fd, payload, length, offset);
+    if (written === -Errno.EINVAL && mappedDirect) written = this.#writeBuffered(request, handle, sync);
     if (written === ROUTED)
       return this.#routeWrite(
         request,
@@ -158,20 +159,35 @@ export class DataOperations {
         sync,
       );
     if (written < 0) return written;
-    if (sync && (kinds & HANDLE_SYNCS) === 0) {
-      const synced = sync === 'data' ? fdatasync(fd) : fsync(fd);
-      if (synced < 0) return synced;
-    }
     reply.words[0] = written;
     reply.words[1] = 0;
     return 8;
   }
 
+  #writeDurably(
+    { words, payload }: DataRequest,
+    handle: number,
+    fd: number,
+    sync: 'data' | 'all',
+    forLane: DataRequest | undefined,
+  ): number {
+    const { handles, io } = this.#parts;
+    const flush = (): number => {
+      if ((handles.kinds(handle) & HANDLE_SYNCS) !== 0) return 0;
+      return sync === 'data' ? fdatasync(fd) : fsync(fd);
+    };
+    return io.writeDurably(handles.slot(handle), fd, payload, words[14]!, u64(words, 12), forLane, flush);
+  }
+
   /** The kernel writes mapped pages back through any handle; an unaligned tail would not pass O_DIRECT. */
-  #writeBuffered(slot: ImageSlot, fd: number, payload: Uint8Array, length: number, offset: number): number {
-    const buffered = openBuffered(fd);
+  #writeBuffered(request: DataRequest, handle: number, sync: 'data' | 'all' | undefined): number {
+    const { handles, io } = this.#parts;
+    const { words, payload } = request;
+    const buffered = openBuffered(handles.fd(handle));
     if (buffered < 0) return buffered;
-    const written = this.#parts.io.write(slot, buffered, payload, length, offset);
+    const written = sync
+      ? this.#writeDurably(request, handle, buffered, sync, undefined)
+      : io.write(handles.slot(handle), buffered, payload, words[14]!, u64(words, 12));
     close(buffered);
     return written;
   }
@@ -202,7 +218,8 @@ export class DataOperations {
     const fd = handles.fd(words[10]!);
     const slot = handles.slot(words[10]!);
     const datasync = (words[12]! & FSYNC_DATASYNC) !== 0;
-    const result = io.fsync(slot, fd, datasync);
+    const result = io.fsync(slot, fd, datasync, request);
+    if (result === ANSWERED_LATER) return NO_REPLY;
     return result === ROUTED
       ? this.#route({ op: 'fsync', slot, fd, reply: kernelToken(request), datasync })
       : result;

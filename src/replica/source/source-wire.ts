@@ -45,6 +45,7 @@ export class SourceWire implements WirePort {
   #stream: StreamLink | null = null;
   #inBulk = false;
   #laneOldest = { count: -1, since: 0 };
+  #syncOldest = { sequence: 0, since: 0 };
   #seq = 0;
   #lastAck = 0;
 
@@ -176,7 +177,7 @@ export class SourceWire implements WirePort {
    * acknowledged: a slow link that gets ahead is not a target that hangs. 0: nobody waits.
    */
   get stalled(): Millis {
-    return millis(Math.max(this.#connectionStalled, this.#laneStalled()));
+    return millis(Math.max(this.#connectionStalled, this.#laneStalled(), this.#syncStalled()));
   }
 
   get #connectionStalled(): number {
@@ -193,6 +194,14 @@ export class SourceWire implements WirePort {
     const oldest = lane && lane.underWay > 0 ? lane.acknowledged : -1;
     if (oldest !== this.#laneOldest.count || oldest < 0) this.#laneOldest = { count: oldest, since: now };
     return now - this.#laneOldest.since;
+  }
+
+  /** The same of flushes, which come apart from writes. */
+  #syncStalled(): number {
+    const now = this.#clock.now();
+    const sequence = this.#stream?.lane.syncs.oldest ?? 0;
+    if (sequence !== this.#syncOldest.sequence || sequence === 0) this.#syncOldest = { sequence, since: now };
+    return now - this.#syncOldest.since;
   }
 
   /** Sends a frame that is not acknowledged; nothing happens without a connection. */

@@ -284,6 +284,7 @@ export class StreamLink implements BulkPort {
         else answer.send(fuseFd, low, high, result);
       },
     );
+    this.lane.syncs.lose((...answered) => answer.send(...answered));
     const writes = [...this.#writes.values()];
     this.#writes.clear();
     for (const { again } of writes) again();

@@ -6,6 +6,7 @@ import { parentPort, receiveMessageOnPort, workerData } from 'node:worker_thread
 import { Errno, errnoName } from '../../fs/errno.js';
 import type { ImageSlot } from '../../fs/image-table.js';
 import { KernelAnswer } from '../../fs/kernel/reply.js';
+import type { SyncAnswer } from '../../fs/lane-syncs.js';
 import {
   lastErrno,
   MSG_DONTWAIT,
@@ -74,6 +75,9 @@ const marksOf = (slot: ImageSlot): LaneTracks['bitmap'] => tracksOf(slot).bitmap
 
 const written = (id: number, result: number): void => tell({ type: 'written', id, result });
 
+const answerSync: SyncAnswer = (fuseFd, low, high, result, isWrite) =>
+  answer.send(fuseFd, low, high, result, isWrite);
+
 const sendAnswer = (fuseFd: number, low: number, high: number, result: number): void => {
   if (fuseFd === BY_NUMBER) written(low, result);
   else answer.send(fuseFd, low, high, result);
@@ -135,6 +139,10 @@ const receive = (): void => {
   reader.received(count);
   let sequence = 0;
   for (let record = reader.next(); record; record = reader.next()) {
+    if (record.kind === RECORD_KIND.synced) {
+      lane.syncs.settle(record.image, record.seq, answerSync);
+      continue;
+    }
     if (record.kind !== RECORD_KIND.ack || record.seq < sequence)
       throw new MigrateFsError('INVALID_ARGUMENT', `record of kind ${record.kind} from a target`);
     sequence = record.seq;
@@ -186,6 +194,7 @@ try {
   // Marks are posted before the first write that needs them, which may have begun since the last look.
   takeMessages();
   lane.settle(Number.MAX_SAFE_INTEGER, true, marksOf, sendAnswer);
+  lane.syncs.lose(answerSync);
   writer.finish(written);
   flushReports();
   tell({ type: 'closed', reason: broken ?? 'the thread has crashed' });

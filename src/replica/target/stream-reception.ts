@@ -1,10 +1,12 @@
 import { Worker } from 'node:worker_threads';
 import { close, SHUT_RDWR, setUserTimeout, shutdown } from '../../fs/libc.js';
 import type { PlainError } from '../../leaves/errors.js';
-import type { FromTargetStream, StreamEnd, TargetStreamSetup } from '../stream-messages.js';
+import type { FromFlushThread, FromTargetStream, StreamEnd, TargetStreamSetup } from '../stream-messages.js';
 import { STREAM_SILENCE_MAX } from '../stream-messages.js';
 import { StreamCounters } from './stream-counters.js';
+import { StreamReplies } from './stream-replies.js';
 import type { TargetImage } from './target-image.js';
+import { WantedFlushes } from './wanted-flushes.js';
 
 /** MB; see `service-thread.ts`. */
 const YOUNG_GENERATION_MAX = 3;
@@ -17,16 +19,26 @@ export interface StreamReceptionEvents {
   closed(reason: string, rejected: boolean): void;
 }
 
-/** The target's end of a stream, as the replica thread sees the thread that serves it. */
+const startThread = (entry: string, workerData: TargetStreamSetup): Worker =>
+  new Worker(new URL(entry, import.meta.url), {
+    name: 'stream',
+    workerData,
+    resourceLimits: { maxYoungGenerationSizeMb: YOUNG_GENERATION_MAX },
+  });
+
+/** The target's end of a stream, as the replica thread sees the threads that serve it. */
 export class StreamReception {
-  /** Resolves when no replica is changed any more; its thread ends a little later. */
+  /** Resolves when no replica is changed any more; its threads end a little later. */
   readonly ended: Promise<void>;
   readonly #fd: number;
   readonly #images: readonly TargetImage[];
   readonly #counters = new StreamCounters();
+  readonly #flushes: WantedFlushes;
   readonly #events: StreamReceptionEvents;
   #seen = { bytes: 0, mirrored: 0, changes: 0 };
   #isClosed = false;
+  /** Closed from this side: nobody wants to know what becomes of what was received. */
+  #isLeft = false;
 
   /** Owns the socket from here on. */
   constructor(end: StreamEnd, images: readonly TargetImage[], events: StreamReceptionEvents) {
@@ -34,16 +46,17 @@ export class StreamReception {
     this.#images = images;
     this.#events = events;
     setUserTimeout(end.fd, STREAM_SILENCE_MAX);
+    this.#flushes = WantedFlushes.forImages(images.length);
     const setup: TargetStreamSetup = {
       ...end,
       images: images.map(({ name, file }) => ({ name, fd: file.fd })),
       counters: this.#counters.buffer,
+      replies: StreamReplies.shared(),
+      flushes: this.#flushes.buffer,
     };
-    const worker = new Worker(new URL('./stream-thread.js', import.meta.url), {
-      name: 'stream',
-      workerData: setup,
-      resourceLimits: { maxYoungGenerationSizeMb: YOUNG_GENERATION_MAX },
-    });
+    const worker = startThread('./stream-thread.js', setup);
+    // One that is in a flush that does not return may still use the socket afterwards.
+    const flushed = this.#startFlushing(setup);
     this.ended = new Promise((resolve) => {
       worker.on('message', (message: FromTargetStream) => {
         this.#receive(message);
@@ -51,7 +64,8 @@ export class StreamReception {
       });
       worker.once('exit', () => {
         this.#onClosed('its thread has ended', false);
-        close(end.fd);
+        this.#flushes.end();
+        void flushed.then(() => close(end.fd));
         resolve();
       });
     });
@@ -62,6 +76,7 @@ export class StreamReception {
   close(): Promise<void> {
     if (!this.#isClosed) shutdown(this.#fd, SHUT_RDWR);
     this.#isClosed = true;
+    this.#isLeft = true;
     return this.ended;
   }
 
@@ -75,6 +90,16 @@ export class StreamReception {
       mirrored: (mirrored - before.mirrored + COUNT_RANGE) % COUNT_RANGE,
       changes: (changes - before.changes + COUNT_RANGE) % COUNT_RANGE,
     };
+  }
+
+  /** Resolves when the thread that flushes has ended. */
+  #startFlushing(setup: TargetStreamSetup): Promise<void> {
+    const worker = startThread('./flush-thread.js', setup);
+    worker.on('message', ({ error }: FromFlushThread) => {
+      if (!this.#isLeft) this.#events.failed(error);
+    });
+    worker.on('error', () => shutdown(this.#fd, SHUT_RDWR));
+    return new Promise((resolve) => worker.once('exit', () => resolve()));
   }
 
   #receive(message: FromTargetStream): void {

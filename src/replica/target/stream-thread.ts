@@ -6,32 +6,31 @@ import { parentPort, workerData } from 'node:worker_threads';
 import { createBackingCalls } from '../../fs/backing-calls.js';
 import { Errno, errnoName } from '../../fs/errno.js';
 import { lastErrno, MSG_DONTWAIT, rawPwrite, recv, SHUT_RDWR, shutdown } from '../../fs/libc.js';
-import { FOR_EVER, sendWhole } from '../../fs/stream-socket.js';
 import { MigrateFsError, plainError } from '../../leaves/errors.js';
 import { RecordReader } from '../../leaves/record-reader.js';
-import { RecordSeal } from '../../leaves/record-seal.js';
 import type { StreamRecord } from '../../leaves/stream-record.js';
-import { RECORD_HEAD_BYTES, RECORD_KIND, RecordHead } from '../../leaves/stream-record.js';
+import { RECORD_KIND } from '../../leaves/stream-record.js';
 import { MiB } from '../../leaves/units.js';
 import type { FromTargetStream, TargetStreamSetup } from '../stream-messages.js';
 import { BackingFile, backingError, errnoError } from './backing-file.js';
 import { StreamCounters } from './stream-counters.js';
+import { StreamReplies } from './stream-replies.js';
+import { WantedFlushes } from './wanted-flushes.js';
 
 /** Copied bytes that are applied before they are acknowledged, while more is there. */
 const UNACKNOWLEDGED_MAX = 1 * MiB;
 
-const { fd, sendKey, receiveKey, images, counters: counterBuffer } = workerData as TargetStreamSetup;
+const setup = workerData as TargetStreamSetup;
+const { fd, sendKey, receiveKey, images } = setup;
 const calls = createBackingCalls();
 const files = images.map((image) => {
   const file = new BackingFile(image.fd, calls);
   return { ...image, file, size: file.size() };
 });
-const counters = new StreamCounters(counterBuffer);
+const counters = new StreamCounters(setup.counters);
 const reader = new RecordReader(receiveKey);
-const seal = new RecordSeal(sendKey);
-const ackRecord = new Uint8Array(RECORD_HEAD_BYTES);
-const ackHead = new RecordHead(ackRecord.buffer, 0);
-let acksSent = 0;
+const replies = new StreamReplies(setup.replies, fd, sendKey);
+const flushes = new WantedFlushes(setup.flushes);
 /** Number of the last record applied, and what has not been acknowledged. */
 let applied = 0;
 let acknowledged = 0;
@@ -89,11 +88,19 @@ const apply = (record: StreamRecord): void => {
 
 const acknowledge = (): boolean => {
   if (applied === acknowledged) return true;
-  ackHead.put(RECORD_KIND.ack, 0, 0, 0, applied);
   acknowledged = applied;
   unacknowledgedBytes = 0;
   guestWaits = false;
-  return sendWhole(fd, seal.seal(ackRecord, acksSent++), FOR_EVER);
+  return replies.send(RECORD_KIND.ack, 0, applied);
+};
+
+/** What came before it has been applied, and is acknowledged first: a write is settled before the flush that covers it. */
+const flush = ({ image, seq }: StreamRecord): boolean => {
+  if (!files[image]) throw new MigrateFsError('INVALID_ARGUMENT', `image ${image} of ${files.length}`);
+  if (!acknowledge()) return false;
+  applied = acknowledged = seq;
+  flushes.want(image, seq);
+  return true;
 };
 
 /** Why it ended. */
@@ -115,6 +122,10 @@ const run = (): string => {
     for (let record = reader.next(); record; record = reader.next()) {
       if (record.seq <= applied)
         throw new MigrateFsError('INVALID_ARGUMENT', `record ${record.seq} after ${applied}`);
+      if (record.kind === RECORD_KIND.sync) {
+        if (!flush(record)) return 'acknowledging failed';
+        continue;
+      }
       apply(record);
       if (unacknowledgedBytes >= UNACKNOWLEDGED_MAX && !acknowledge()) return 'acknowledging failed';
     }
