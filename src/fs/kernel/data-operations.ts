@@ -15,7 +15,7 @@ import {
   O_CLOEXEC,
   O_WRONLY,
   openat,
-  rawPread,
+  preadTo,
 } from '../libc.js';
 import type { LaneRequest } from '../mirror-lane.js';
 import { ANSWERED_LATER } from '../mirror-lane.js';
@@ -124,8 +124,9 @@ export class DataOperations {
     const offset = u64(words, 12);
     if (offset > Number.MAX_SAFE_INTEGER) return -Errno.EOVERFLOW;
     const handle = words[10]!;
-    const body = (handles.kinds(handle) & HANDLE_ODIRECT) === 0 ? reply.staggered() : reply.body;
-    const length = rawPread(handles.fd(handle), body, words[14]!, offset);
+    const direct = (handles.kinds(handle) & HANDLE_ODIRECT) !== 0;
+    const { bodyAddress } = direct ? reply.aligned() : reply.staggered();
+    const length = preadTo(handles.fd(handle), bodyAddress, words[14]!, offset);
     return length < 0 ? -lastErrno() : length;
   }
 

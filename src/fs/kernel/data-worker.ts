@@ -6,7 +6,7 @@
 import { parentPort, workerData } from 'node:worker_threads';
 import { Errno } from '../errno.js';
 import { HandOver } from '../image-table.js';
-import { lastErrno, rawRead } from '../libc.js';
+import { addressNumberOf, lastErrno, readTo } from '../libc.js';
 import { alignedBytes, alignedCopy, PAGE_BYTES } from './aligned-memory.js';
 import { dataRequest, handleOf, isFlush } from './data-operations.js';
 import { DataParticipant } from './data-participant.js';
@@ -36,6 +36,8 @@ const ownerWake = new Int32Array(setup.ownerWake);
 const stop = new StopFlag(setup.stop);
 
 const request = alignedBytes(RECEIVE_BYTES, WRITE_PAYLOAD_OFFSET);
+/** `received` keeps the memory. */
+const requestAddress = addressNumberOf(request);
 const received = dataRequest(request, fuseFd);
 const { words } = received;
 
@@ -125,7 +127,7 @@ const serve = (length: number): boolean => {
 const run = (): void => {
   tell({ type: 'ready' });
   for (;;) {
-    const length = rawRead(fuseFd, request, RECEIVE_BYTES);
+    const length = readTo(fuseFd, requestAddress, RECEIVE_BYTES);
     if (length >= 0) {
       participant.takeAnnouncements();
       if (serve(length) && !mark.retired) continue;

@@ -1,6 +1,6 @@
 import { STAGGER_BYTES } from '../../leaves/staggered-buffer.js';
 import { Errno } from '../errno.js';
-import { lastErrno, rawWrite } from '../libc.js';
+import { addressNumberOf, lastErrno, rawWrite, writeFrom } from '../libc.js';
 import { alignedBytes } from './aligned-memory.js';
 import { OUT_HEADER_BYTES } from './protocol.js';
 
@@ -9,17 +9,26 @@ const WRITE_OUT_BYTES = 8;
 /** The length that says: nothing is to be sent now (FORGET, or a request that is answered later). */
 export const NO_REPLY = 1 << 30;
 
-/** Header and body of a reply, one after the other in memory. */
-class ReplyFrame {
-  readonly header: Uint32Array;
-  /** Both. */
-  readonly bytes: Uint8Array;
+/** Where the data of a reply goes. */
+interface ReplyBody {
   readonly body: Uint8Array;
+  readonly bodyAddress: number;
+}
+
+/** Header and body of a reply, one after the other in memory. */
+class ReplyFrame implements ReplyBody {
+  readonly header: Uint32Array;
+  readonly body: Uint8Array;
+  /** Of both. */
+  readonly address: number;
+  readonly bodyAddress: number;
 
   constructor(memory: Uint8Array, at: number, bodyBytes: number) {
-    this.bytes = memory.subarray(at, at + OUT_HEADER_BYTES + bodyBytes);
-    this.header = new Uint32Array(memory.buffer, this.bytes.byteOffset, OUT_HEADER_BYTES / 4);
-    this.body = this.bytes.subarray(OUT_HEADER_BYTES);
+    const bytes = memory.subarray(at, at + OUT_HEADER_BYTES + bodyBytes);
+    this.header = new Uint32Array(memory.buffer, bytes.byteOffset, OUT_HEADER_BYTES / 4);
+    this.body = bytes.subarray(OUT_HEADER_BYTES);
+    this.address = addressNumberOf(bytes);
+    this.bodyAddress = this.address + OUT_HEADER_BYTES;
   }
 }
 
@@ -44,9 +53,14 @@ export class ReplyBuffer {
   }
 
   /** The body of the next reply, for data that is copied from page cache: faster than `body`, see `STAGGER_BYTES`. */
-  staggered(): Uint8Array {
+  staggered(): ReplyBody {
     this.#frame = this.#staggered;
-    return this.#staggered.body;
+    return this.#staggered;
+  }
+
+  /** `body`. */
+  aligned(): ReplyBody {
+    return this.#aligned;
   }
 
   /**
@@ -55,13 +69,13 @@ export class ReplyBuffer {
    */
   send(fuseFd: number, uniqueLow: number, uniqueHigh: number, length: number): void {
     const total = OUT_HEADER_BYTES + Math.max(length, 0);
-    const { header, bytes } = this.#frame;
+    const { header, address } = this.#frame;
     this.#frame = this.#aligned;
     header[0] = total;
     header[1] = Math.min(length, 0);
     header[2] = uniqueLow;
     header[3] = uniqueHigh;
-    if (rawWrite(fuseFd, bytes, total) >= 0) return;
+    if (writeFrom(fuseFd, address, total) >= 0) return;
     const errno = lastErrno();
     if (errno === Errno.ENOENT || errno === Errno.ENODEV || errno === Errno.ECONNABORTED) return;
     throw new Error(`the kernel refuses a reply: errno ${errno}, ${length} bytes`);
