@@ -111,7 +111,7 @@ export class Offer {
 
   /**
    * The target had given the migration up before it saw the offer, so it never owned the images and never will. What is
-   * held stays so until the migration ends. Errors: what writing a record threw; then nothing is taken back.
+   * held stays so until the migration ends. Errors: what writing a record threw; then the images stay offered.
    */
   takeBack(): void {
     restoreRecords(this.#options.group.images);
