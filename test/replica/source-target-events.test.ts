@@ -124,23 +124,6 @@ t.test('both sides are flushed before the mirror and before the fence', async (t
   guest.close();
 });
 
-t.test('a guest that waits on the target does not wait for a flush ahead of the fence', async (t) => {
-  const { source, target } = await pair(t);
-  const { id } = await source.start(['a.img'], target.address);
-  await source.untilState(id, 'mirroring');
-  const before = target.frames.length;
-  target.onFrame = ({ body }) => {
-    if (body === 'cutoverOffer') target.send({ cutoverTaken: {} });
-  };
-  target.send({ cutoverRequest: {} });
-  await source.untilState(id, 'completed');
-  const after = target.frames.slice(before).map(({ body }) => body);
-  t.same(
-    after.filter((body) => body === 'sync' || body === 'cutoverOffer'),
-    ['sync', 'cutoverOffer'],
-  );
-});
-
 t.test('G1: a write that comes within the fence is held, and performed when the cutover fails', async (t) => {
   const { source, target } = await pair(t);
   const guest = source.guest('a.img');

@@ -14,7 +14,6 @@ export class CutoverRequests {
   readonly #latch: Latch;
   #waiters: Waiter[] = [];
   #wanted = false;
-  #guestWaits = false;
   /** Kept when it does not come to it, for an offer that is answered only after a break. */
   #wantedAt: Millis | undefined;
   #stall: Millis | undefined;
@@ -28,11 +27,6 @@ export class CutoverRequests {
     return this.#wanted;
   }
 
-  /** A guest on the target waits for it. */
-  get guestWaits(): boolean {
-    return this.#guestWaits;
-  }
-
   /** From the wish to the target's answer; undefined before. */
   get stall(): Millis | undefined {
     return this.#stall;
@@ -43,12 +37,6 @@ export class CutoverRequests {
     this.#wanted = true;
     this.#wantedAt = this.#clock.now();
     this.#latch.notify();
-  }
-
-  /** As `want`, because a guest on the target waits. */
-  wantForGuest(): void {
-    this.#guestWaits = true;
-    this.want();
   }
 
   /** Wants it, and resolves when it is over. */
@@ -70,7 +58,7 @@ export class CutoverRequests {
 
   /** It did not come to it; nobody wants it any more. */
   reject(error: Error): void {
-    this.#wanted = this.#guestWaits = false;
+    this.#wanted = false;
     for (const waiter of this.#waiters.splice(0)) waiter.reject(error);
   }
 }

@@ -47,8 +47,8 @@ export const flushAhead = (
   });
 
 /**
- * Holds new writes, gets everything to the target and flushes both sides; `fence` may follow. Errors: those of
- * `drainAndFlush`; then `group.unfence` gives the images back.
+ * Holds new writes, gets everything to the target and flushes both sides; `fence` may follow. Errors: those of the
+ * steps; then `group.unfence` gives the images back.
  */
 export const quiesce = async (
   group: ImageGroup,
@@ -56,6 +56,7 @@ export const quiesce = async (
   environment: SourceEnvironment,
   signal: AbortSignal,
 ): Promise<void> => {
+  await flushAhead(group, wire, environment, signal);
   group.fence();
   await drainAndFlush(group, wire, environment, signal);
 };

@@ -1,6 +1,6 @@
 import { MigrateFsError, plainError } from '../../leaves/errors.js';
 import { millis } from '../../leaves/units.js';
-import { fence, flushAhead, nextGenerations, quiesce, restoreRecords } from './cutover.js';
+import { fence, nextGenerations, quiesce, restoreRecords } from './cutover.js';
 import type { CutoverRequests } from './cutover-requests.js';
 import type { Log, SourceEnvironment } from './environment.js';
 import type { ImageGroup } from './image-group.js';
@@ -54,16 +54,14 @@ export class Offer {
   }
 
   /**
-   * Fences the images on disk and offers them. True: offered. False: given back, still in sync. Errors: what makes the migration
-   * fail; rejects with the signal's reason.
+   * Fences the images on disk and offers them. True: offered. False: given back, still in sync. Errors: what makes the
+   * migration fail; rejects with the signal's reason.
    */
   async make(signal: AbortSignal): Promise<boolean> {
-    const { environment, group, wire, status, requests, verification, id, target } = this.#options;
+    const { environment, group, wire, status, verification, id, target } = this.#options;
     status.transitionTo('cutover');
     verification.stop(`migration ${id} cuts over`);
     try {
-      // The guest's VM runs on the target: nobody here writes, and the target has been flushing since it asked.
-      if (!requests.guestWaits) await flushAhead(group, wire, environment, signal);
       await quiesce(group, wire, environment, signal);
       fence(group, { id, peer: target }, signal);
     } catch (error) {

@@ -245,7 +245,7 @@ export class SourceMigration {
   // ---- what the target says
 
   #onCutoverRequested(): void {
-    if (this.#status.inSync || this.state === 'cutover') this.#cutover.wantForGuest();
+    if (this.#status.inSync || this.state === 'cutover') this.#cutover.want();
     else this.#log('warn', 'the target asked for the images too early', { state: this.state });
   }
 
