@@ -347,3 +347,7 @@ export const descriptorPath = (fd: number): Uint8Array => {
   path.write(String(fd), PROC_SELF_FD.length, 'latin1');
   return path;
 };
+
+/** Another open file of what `fd` has open, buffered, for writing and flushing: its descriptor, or -errno. */
+export const openAgain = (fd: number): number =>
+  openat(AT_FDCWD, descriptorPath(fd), O_WRONLY | O_CLOEXEC, 0);

@@ -2,6 +2,7 @@
 import { openSync } from 'node:fs';
 import { join } from 'node:path';
 import t, { type Test } from 'tap';
+import { createBackingCalls } from '../../src/fs/backing-calls.js';
 import { close, lastErrno, MSG_DONTWAIT, recv } from '../../src/fs/libc.js';
 import { FOR_EVER, sendWhole } from '../../src/fs/stream-socket.js';
 import type { PlainError } from '../../src/leaves/errors.js';
@@ -14,6 +15,7 @@ import {
   type RecordKind,
 } from '../../src/leaves/stream-record.js';
 import { KiB, MiB } from '../../src/leaves/units.js';
+import { BackingFile } from '../../src/replica/target/backing-file.js';
 import { StreamReception } from '../../src/replica/target/stream-reception.js';
 import type { TargetImage } from '../../src/replica/target/target-image.js';
 import { scratchDir } from '../support/scratch.js';
@@ -161,16 +163,22 @@ t.test('while a flush does not return, writes of another image go on; then both 
   t.same(flushes[0], [synced, 0, 1], 'no later one is covered by what had begun before it came');
 });
 
-t.test('a flush that fails ends the stream, and says why', async (t) => {
-  const sockets = await socketPair();
-  t.teardown(() => sockets.forEach(close));
-  // The kernel cannot flush a socket: EINVAL.
-  const stream = await Stream.open(t, [sockets[0]]);
-  stream.sync(0);
-  await waitFor(() => stream.failures.length > 0 && stream.closed !== undefined, 'it fails and closes');
-  t.match(stream.failures, [{ code: 'INTERNAL', message: /cannot sync image 0 on the target: EINVAL/ }]);
-  t.notOk(stream.heard(synced));
-});
+t.test(
+  'a flush that fails ends the stream, says why, and hides nothing from those of the replica',
+  async (t) => {
+    const { stuck, fd } = await stuckFile(t);
+    const replica = new BackingFile(fd, createBackingCalls());
+    const stream = await Stream.open(t, [fd]);
+    stream.sync(0);
+    await stream.hears(synced, 0, 1);
+    await stuck.lose();
+    stream.sync(0);
+    await waitFor(() => stream.failures.length > 0 && stream.closed !== undefined, 'it fails and closes');
+    t.match(stream.failures, [{ code: 'INTERNAL', message: /cannot sync image 0 on the target: EIO/ }]);
+    t.strictSame(stream.replies, [[synced, 0, 1]]);
+    await t.rejects(replica.datasync(), { code: 'EIO' });
+  },
+);
 
 t.test('a sync of an image that there is not is unacceptable', async (t) => {
   const stream = await Stream.open(t, [plainFile(t)]);

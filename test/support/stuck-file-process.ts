@@ -1,8 +1,9 @@
 /**
  * A file that stops answering: `node stuck-file-process.js FILE SIZE` mounts a FUSE file system of one regular file
  * over FILE. Its I/O is served from memory, or, after the line `hold` on stdin, kept waiting until `release`. Its
- * attributes stay valid for a day, as an inode in memory does when its disk dies. Prints `ready`, then `held N` each
- * time another request is kept.
+ * attributes stay valid for a day, as an inode in memory does when its disk dies. After `lose` a sync fails, once for each
+ * open file, as the kernel has it when pages could not be written. Prints `ready`, then `held N` each time another request
+ * is kept.
  */
 import { read } from 'node:fs';
 import { createInterface } from 'node:readline';
@@ -31,10 +32,14 @@ const REGULAR = 0o100666;
 const BLOCK = 512;
 const ENOSYS = 38;
 const EINTR = 4;
+const EIO = 5;
 
 /** Requests that are kept, as they came. */
 const kept: Uint32Array[] = [];
 let holding = false;
+/** By open file, how many losses its syncs have told of. */
+const told: number[] = [];
+let losses = 0;
 
 const putAttributes = (): number => {
   const words = reply.words;
@@ -79,6 +84,7 @@ const answer = (words: Uint32Array): number => {
       return putAttributes();
     case Opcode.OPEN:
       out.fill(0, 0, 4);
+      out[0] = told.push(losses) - 1;
       out[2] = OpenReplyFlag.DIRECT_IO | OpenReplyFlag.PARALLEL_DIRECT_WRITES;
       return 16;
     case Opcode.READ: {
@@ -94,7 +100,12 @@ const answer = (words: Uint32Array): number => {
       out[1] = 0;
       return 8;
     }
-    case Opcode.FSYNC:
+    case Opcode.FSYNC: {
+      const file = words[10]!;
+      const lost = losses > told[file]!;
+      told[file] = losses;
+      return lost ? -EIO : 0;
+    }
     case Opcode.RELEASE:
       return 0;
     case Opcode.FORGET:
@@ -135,7 +146,8 @@ if (mounted < 0) throw new Error(`cannot mount: errno ${-mounted}`);
 process.once('exit', () => umount2(cString(file), MNT_DETACH));
 createInterface({ input: process.stdin })
   .on('line', (line) => {
-    holding = line === 'hold';
+    if (line === 'lose') losses++;
+    else holding = line === 'hold';
     if (!holding) for (const words of kept.splice(0)) serve(words);
     say(line);
   })

@@ -57,6 +57,11 @@ export class StuckFile {
     return this.#tell('release');
   }
 
+  /** The next sync of each open file fails with EIO. */
+  lose(): Promise<void> {
+    return this.#tell('lose');
+  }
+
   /** Resolves when `count` requests are held. */
   held(count: number): Promise<void> {
     return this.#said(`held ${count}`);

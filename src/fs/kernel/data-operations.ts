@@ -4,19 +4,7 @@ import { Errno } from '../errno.js';
 import type { ImageIo } from '../image-io.js';
 import { ROUTED } from '../image-io.js';
 import type { ImageSlot, ImageTable } from '../image-table.js';
-import {
-  AT_FDCWD,
-  close,
-  descriptorPath,
-  fdatasync,
-  fsync,
-  lastErrno,
-  lseek,
-  O_CLOEXEC,
-  O_WRONLY,
-  openat,
-  preadTo,
-} from '../libc.js';
+import { close, fdatasync, fsync, lastErrno, lseek, openAgain, preadTo } from '../libc.js';
 import type { LaneRequest } from '../mirror-lane.js';
 import { ANSWERED_LATER } from '../mirror-lane.js';
 import type { ReplyToken, RoutedRequest } from '../participant.js';
@@ -75,9 +63,6 @@ export const handleOf = (words: Uint32Array): number =>
 
 /** Whether the request may take seconds although nothing is wrong. */
 export const isFlush = (opcode: number): boolean => opcode === Opcode.FSYNC || opcode === Opcode.FALLOCATE;
-
-/** A second, buffered descriptor of the file. */
-const openBuffered = (fd: number): number => openat(AT_FDCWD, descriptorPath(fd), O_WRONLY | O_CLOEXEC, 0);
 
 /** What a write asks to be durable before it is answered: no FSYNC follows one that bypasses the page cache. */
 const syncOf = (flags: number): 'data' | 'all' | undefined =>
@@ -184,7 +169,7 @@ export class DataOperations {
   #writeBuffered(request: DataRequest, handle: number, sync: 'data' | 'all' | undefined): number {
     const { handles, io } = this.#parts;
     const { words, payload } = request;
-    const buffered = openBuffered(handles.fd(handle));
+    const buffered = openAgain(handles.fd(handle));
     if (buffered < 0) return buffered;
     const written = sync
       ? this.#writeDurably(request, handle, buffered, sync, undefined)
@@ -202,7 +187,7 @@ export class DataOperations {
     sync: 'data' | 'all' | undefined,
   ): number {
     const { words } = request;
-    const fd = buffered ? openBuffered(handleFd) : handleFd;
+    const fd = buffered ? openAgain(handleFd) : handleFd;
     if (fd < 0) return fd;
     const payload = alignedCopy(request.payload.subarray(0, words[14]!));
     const reply = kernelToken(request);

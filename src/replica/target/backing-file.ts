@@ -78,7 +78,7 @@ export class BackingFile {
   /** In the order of the calls; what is being written has left it. */
   readonly #queue: QueuedWrite[] = [];
   #writing = false;
-  #lost: Error | undefined;
+  #flushed: Promise<void> = Promise.resolve();
 
   constructor(fd: number, calls: BackingCalls) {
     this.fd = fd;
@@ -141,15 +141,13 @@ export class BackingFile {
     check(this.#calls.ftruncate(this.fd, size));
   }
 
-  /** Fails for ever once it has failed: the kernel drops what it could not write, and says so only once. */
-  async datasync(): Promise<void> {
-    if (this.#lost !== undefined) throw this.#lost;
-    try {
-      await fdatasyncAsync(this.fd);
-    } catch (error) {
-      this.#lost ??= error as Error;
-    }
-    if (this.#lost !== undefined) throw this.#lost;
+  /**
+   * One after the other, and none after one that failed, whose error they all have: the kernel drops what it could not
+   * write, and says so to one of them only.
+   */
+  datasync(): Promise<void> {
+    this.#flushed = this.#flushed.then(() => fdatasyncAsync(this.fd));
+    return this.#flushed;
   }
 
   /** Bytes read into `buffer`, less than asked for only at the end of the image. */

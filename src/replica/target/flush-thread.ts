@@ -4,7 +4,7 @@
  */
 import { parentPort, workerData } from 'node:worker_threads';
 import { Errno } from '../../fs/errno.js';
-import { fdatasync, SHUT_RDWR, shutdown } from '../../fs/libc.js';
+import { close, fdatasync, openAgain, SHUT_RDWR, shutdown } from '../../fs/libc.js';
 import { plainError } from '../../leaves/errors.js';
 import { RECORD_KIND } from '../../leaves/stream-record.js';
 import type { FromFlushThread, TargetStreamSetup } from '../stream-messages.js';
@@ -15,10 +15,13 @@ import { WantedFlushes } from './wanted-flushes.js';
 const { fd, sendKey, images, replies: repliesBuffer, flushes } = workerData as TargetStreamSetup;
 const wanted = new WantedFlushes(flushes);
 const replies = new StreamReplies(repliesBuffer, fd, sendKey);
+/** Open files of its own: what a flush of one is told of a write that failed, the flushes of another are told as well. */
+const files = images.map((image) => openAgain(image.fd));
 const done = images.map(() => 0);
 
 /** 0, or -errno. */
 const flush = (file: number): number => {
+  if (file < 0) return file;
   for (;;) {
     const result = fdatasync(file);
     if (result !== -Errno.EINTR) return result;
@@ -28,12 +31,12 @@ const flush = (file: number): number => {
 /** False: nothing was to be done. */
 const flushWanted = (): boolean => {
   let any = false;
-  images.forEach(({ fd: file, name }, image) => {
+  images.forEach(({ name }, image) => {
     const sequence = wanted.wanted(image);
     if (sequence <= done[image]! || wanted.ended) return;
     any = true;
     done[image] = sequence;
-    const result = flush(file);
+    const result = flush(files[image]!);
     if (result >= 0) {
       replies.send(RECORD_KIND.synced, image, sequence);
       return;
@@ -49,3 +52,4 @@ while (!wanted.ended) {
   const seen = wanted.posts;
   if (!flushWanted()) wanted.wait(seen);
 }
+for (const file of files) if (file >= 0) close(file);
