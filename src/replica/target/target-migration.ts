@@ -1,18 +1,17 @@
 import assert from 'node:assert/strict';
-import { timingSafeEqual } from 'node:crypto';
 import type { PinnedImage } from '../../fs/image-store.js';
 import type { PlainError } from '../../leaves/errors.js';
 import { MigrateFsError, plainError } from '../../leaves/errors.js';
 import type { MigrationSnapshot, MigrationState } from '../../leaves/migration.js';
 import { isFinal, MIGRATION_EDGES } from '../../leaves/migration.js';
 import type { Millis } from '../../leaves/units.js';
-import { millis } from '../../leaves/units.js';
 import type { StreamEnd } from '../stream-messages.js';
 import type { migratefs } from '../wire/generated/data.js';
 import type { PeerConnection } from '../wire/peer-connection.js';
 import { backingError } from './backing-file.js';
 import { FlushAhead } from './flush-ahead.js';
 import { GuestGate } from './guest-gate.js';
+import { IncomingStream } from './incoming-stream.js';
 import type { MigrationTerms } from './migration-terms.js';
 import { checkGenerations, takeOwnership } from './ownership.js';
 import { Received } from './received.js';
@@ -20,7 +19,6 @@ import type { Reception } from './reception.js';
 import { receive } from './reception.js';
 import { ReplicaPins } from './replica-pins.js';
 import { describeReception } from './snapshot.js';
-import { StreamReception } from './stream-reception.js';
 import type { TargetContext } from './target-context.js';
 import { TargetImage } from './target-image.js';
 
@@ -32,9 +30,6 @@ const ANNOUNCED: readonly string[] = [
   'cutover',
   'paused',
 ] satisfies MigrationState[];
-
-/** Between two looks at what the stream has brought. */
-const COUNT_INTERVAL = millis(250);
 
 /**
  * One migration as its target sees it: replicas that a source fills, and the moment they become this host's own.
@@ -54,16 +49,13 @@ export class TargetMigration {
   #endedAt: Millis | undefined;
   #error: PlainError | undefined;
   readonly #ahead: FlushAhead;
+  readonly #stream: IncomingStream;
   #reception: Reception | undefined;
   /** Set when the source has offered the images: it will never write to them again. */
   #offered = false;
   #taking: Promise<void> | undefined;
   #cutoverStall: Millis | undefined;
   #sourceFailure: PlainError | undefined;
-  /** Of the connection that is attached, for one stream. */
-  #token: Uint8Array | null = null;
-  #stream: StreamReception | undefined;
-  #streamEnded: Promise<void> = Promise.resolve();
 
   /**
    * Over pinned replicas, in the order of the terms. `state` is `interrupted` for adopted ones. `released` is called
@@ -98,6 +90,13 @@ export class TargetMigration {
       failed: (index, error) =>
         this.#onChangeFailed(backingError(`cannot sync ${this.images[index]!.name}`, error)),
     });
+    this.#stream = new IncomingStream({
+      clock: context.clock,
+      images: () => this.images,
+      received: this.#received,
+      failed: (error) => this.#onChangeFailed(error),
+      rejected: (reason) => this.#onStreamRejected(reason),
+    });
     this.images = pinned.map(
       (image, index) =>
         new TargetImage(image, terms.images[index]!, context.calls, (...routed) =>
@@ -107,7 +106,7 @@ export class TargetMigration {
     this.#pins = new ReplicaPins(
       context,
       this.images,
-      () => Promise.all([this.#streamEnded, this.#ahead.idle]),
+      () => Promise.all([this.#stream.ended, this.#ahead.idle]),
       () => released(this),
     );
   }
@@ -135,7 +134,7 @@ export class TargetMigration {
    */
   attach(connection: PeerConnection, token: Uint8Array | null): void {
     this.#drop();
-    this.#token = token;
+    this.#stream.expect(token);
     const reception = receive(connection, this.images, this.#context, {
       data: (length, mirror) => this.#received.add(length, mirror),
       phase: (phase) => this.#onPhase(phase),
@@ -153,39 +152,18 @@ export class TargetMigration {
   }
 
   get hasStream(): boolean {
-    return this.#stream !== undefined;
+    return this.#stream.isOpen;
   }
 
   /** Whether the token is that of the present connection, and no stream has come yet. */
   expectsStream(token: Uint8Array): boolean {
-    const expected = this.#token;
-    return (
-      this.connected &&
-      this.#admissible &&
-      expected !== null &&
-      token.length === expected.length &&
-      timingSafeEqual(token, expected)
-    );
+    return this.connected && this.#admissible && this.#stream.expects(token);
   }
 
   /** Applies what comes over it until it, or the connection, closes. False: it comes too late. */
   attachStream(end: StreamEnd, token: Uint8Array): boolean {
     if (!this.expectsStream(token)) return false;
-    this.#token = null;
-    const { log } = this.#context;
-    const { connection } = this.#reception!;
-    const stream = new StreamReception(end, this.images, {
-      failed: (failure) => this.#onChangeFailed(failure),
-      // The source sees the end of a stream as well, and knows whether it was to end.
-      closed: (reason, rejected) => {
-        if (!rejected) return;
-        log('warn', 'stream closed: unacceptable record', { peer: connection.remote, error: reason });
-        connection.close(new MigrateFsError('UNAVAILABLE', `the stream broke: ${reason}`));
-      },
-    });
-    this.#stream = stream;
-    this.#streamEnded = stream.ended;
-    this.#watchStream(stream);
+    this.#stream.open(end);
     return true;
   }
 
@@ -320,7 +298,7 @@ export class TargetMigration {
       throw new MigrateFsError('INVALID_ARGUMENT', `cutover offer while ${this.#state}`);
     checkGenerations(this.images, generations);
     this.#offered = true;
-    this.#closeStream();
+    this.#stream.close();
     if (this.#state !== 'cutover') this.#transitionTo('cutover');
     this.#taking ??= this.#take(generations).finally(() => {
       this.#taking = undefined;
@@ -332,7 +310,7 @@ export class TargetMigration {
     const { log, clock } = this.#context;
     const began = clock.now();
     try {
-      await this.#streamEnded;
+      await this.#stream.ended;
       await takeOwnership(this.#context, this.terms, this.images, generations);
     } catch (error) {
       log('error', 'cannot take the images over', { migration: this.id, error: (error as Error).message });
@@ -372,8 +350,18 @@ export class TargetMigration {
     this.#reception?.connection.send({ ack: { seqs: [], failure } });
   }
 
+  #onStreamRejected(reason: string): void {
+    const connection = this.#reception?.connection;
+    if (!connection) return;
+    this.#context.log('warn', 'stream closed: unacceptable record', {
+      peer: connection.remote,
+      error: reason,
+    });
+    connection.close(new MigrateFsError('UNAVAILABLE', `the stream broke: ${reason}`));
+  }
+
   #onLost(reason: MigrateFsError): void {
-    this.#closeStream();
+    this.#stream.close();
     this.#ahead.stop();
     this.#reception = undefined;
     this.#gate.setConnected(false);
@@ -395,7 +383,7 @@ export class TargetMigration {
 
   #drop(): void {
     const reception = this.#reception;
-    this.#closeStream();
+    this.#stream.close();
     this.#ahead.stop();
     this.#reception = undefined;
     this.#gate.setConnected(false);
@@ -413,30 +401,10 @@ export class TargetMigration {
     return !this.#offered && !isFinal(this.#state);
   }
 
-  #closeStream(): void {
-    this.#counted();
-    this.#token = null;
-    void this.#stream?.close();
-    this.#stream = undefined;
-  }
-
   /** The images, with what the stream has brought counted. */
   #counted(): readonly TargetImage[] {
-    const got = this.#stream?.take();
-    if (got && got.changes > 0) {
-      this.#received.add(got.bytes - got.mirrored, false);
-      this.#received.add(got.mirrored, true);
-      this.images[0]!.noteChanges(got.changes);
-    }
+    this.#stream.count();
     return this.images;
-  }
-
-  #watchStream(stream: StreamReception): void {
-    this.#context.clock.after(COUNT_INTERVAL, () => {
-      if (this.#stream !== stream) return;
-      this.#counted();
-      this.#watchStream(stream);
-    });
   }
 
   #refuseAfterOffer(what: string): void {
@@ -453,7 +421,7 @@ export class TargetMigration {
   }
 
   #remove(): void {
-    this.#closeStream();
+    this.#stream.close();
     this.#gate.refuseAll();
     this.#pins.remove();
   }
