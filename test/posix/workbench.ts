@@ -70,6 +70,8 @@ export class Workbench {
   readonly transcript: string[] = [];
   /** Answers that were not what the case says they must be. */
   readonly faults: string[] = [];
+  /** What {@link allocated} found, in bytes. */
+  readonly allocations: number[] = [];
   readonly #descriptors = new Set<number>();
 
   constructor(folder: string) {
@@ -351,12 +353,12 @@ export class Workbench {
     this.note(`moved ${named(name)}`, moved.join(' '));
   }
 
-  /** Allocated bytes once everything has been written back. */
+  /** Notes the allocated bytes once everything has been written back: apart, for they need not be equal. */
   allocated(name: Name): void {
     const fd = this.open(name, O_RDONLY);
     libc.fsync(fd);
     this.close(fd);
-    this.note(`allocated ${named(name)}`, statSync(this.path(name)).blocks * 512);
+    this.allocations.push(statSync(this.path(name)).blocks * 512);
   }
 
   sameInode(a: Name, b: Name): void {
