@@ -226,6 +226,14 @@ export const nameCases: Cases = {
     w.contents('old');
     w.close(fd);
     w.contents('old');
+  },
+  'nothing of a file that was renamed over while open is listed': (w) => {
+    w.make('old', 'old contents');
+    w.make('new', 'new');
+    const fd = w.open('old');
+    w.rename('new', 'old');
+    w.list();
+    w.close(fd);
     w.list();
   },
   'hard links': (w) => {

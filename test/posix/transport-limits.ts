@@ -4,6 +4,8 @@ import { NODE_KINDS } from './node-kinds.js';
 
 const NO_FALLOCATE = 'fuse-native 2.2 has no fallocate operation';
 const NO_LSEEK = 'libfuse 2 has no lseek operation: SEEK_DATA sees no hole';
+/** Until its RELEASE, which close(2) does not wait for. */
+const HIDDEN_NAME = 'libfuse 2 keeps an open file whose name is gone under another, .fuse_hidden*';
 const NO_RENAME_FLAGS = 'libfuse 2 has no rename flags';
 const NO_CALLER = 'fuse-native does not pass on who the caller is: what is created belongs to root';
 const NO_DEVICES = 'libfuse 2 mounts with nosuid and nodev';
@@ -59,7 +61,8 @@ export const FUSE_NATIVE_LIMITS: Exclusions = {
   'what another user may do with names': NO_CALLER,
   'a folder that hands its group down': NO_CALLER,
   'a file without a name': 'libfuse 2 has no O_TMPFILE',
-  'used after it was unlinked': 'libfuse 2 keeps an unlinked open file under a name, .fuse_hidden*',
+  'used after it was unlinked': HIDDEN_NAME,
+  'nothing of a file that was renamed over while open is listed': HIDDEN_NAME,
   'space for a file that was unlinked': NO_FALLOCATE,
   'holes beyond 32 and 40 bits': NO_LSEEK,
   'holes are found exactly': NO_LSEEK,
