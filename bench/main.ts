@@ -1,10 +1,11 @@
-/** `npm run bench -- fs|migrate|throttle|estimates|vm [options]`: measurements against peers in the same run. Not a test. */
+/** `npm run bench -- fs|migrate|throttle|estimates|vm|start [options]`: measurements against peers in the same run. Not a test. */
 import { Command, InvalidArgumentError } from 'commander';
 import { withCleanup } from '../test/support/cleanup.js';
 import { CONTENDERS, type ContenderName } from './contender.js';
 import { benchEstimates } from './estimate-bench.js';
 import { benchFs } from './fs-bench.js';
 import { benchMigrate, THROTTLE_SECTIONS } from './migrate-bench.js';
+import { benchStart } from './start-bench.js';
 import { benchVm } from './vm-bench.js';
 import { MOVERS, type MoverName } from './vm-movers.js';
 
@@ -122,6 +123,18 @@ program
         cleanup,
       ),
     );
+  });
+
+program
+  .command('start')
+  .description(
+    'how long after its start a daemon serves its mount and its control port, and what CPU time that takes',
+  )
+  .option('--rounds <n>', 'starts of each build', count, 15)
+  .option('--dir <path>', 'where the image is made', '/dev/shm')
+  .option('--against <path>', 'build/src/cli/main.js of another checkout, in turn with this one')
+  .action(async (options) => {
+    await withCleanup((cleanup) => benchStart(options, cleanup));
   });
 
 await program.parseAsync();

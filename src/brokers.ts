@@ -1,9 +1,8 @@
 /** Composition of a daemon's brokers: hot spots, the control points of its migrations, the brokers of other daemons. */
 import { BrokerHost } from './broker/broker-host.js';
 import type { HotSpotsConfig } from './broker/hot-spots/config.js';
-import { hotSpotsConfigOf } from './broker/hot-spots/config.js';
 import type { OpenHotSpots } from './broker/hot-spots/open-hot-spots.js';
-import { checkHotSpots, openHotSpots } from './broker/hot-spots/open-hot-spots.js';
+import { openHotSpots } from './broker/hot-spots/open-hot-spots.js';
 import { meterOwnTraffic } from './broker/hot-spots/own-traffic.js';
 import { decide } from './broker/policy/decide.js';
 import type { Observation } from './broker/policy/decision.js';
@@ -11,7 +10,6 @@ import type { ControlPoints, Peers } from './broker/ports.js';
 import { type ControlClient, connect } from './control/control-client.js';
 import type { BackOffAnswer, BackOffRequest, BrokerControl, Sharer } from './leaves/broker.js';
 import type { Clock } from './leaves/clock.js';
-import type { DaemonOptions } from './leaves/daemon-options.js';
 import { MigrateFsError } from './leaves/errors.js';
 import { parseHostPort } from './leaves/host-port.js';
 import type { LogSink } from './leaves/log-sink.js';
@@ -128,19 +126,6 @@ const pointsOf = (migrations: MigrationControl, clock: Clock, id: string): Contr
     await untilAborted(migrations.setLimits(id, { diskLimit }, 'broker'), signal);
   },
 });
-
-/**
- * Where the hot spots of a daemon come from, checked before anything is mounted. INVALID_ARGUMENT: described wrongly, or a
- * file cannot be read. FAILED_PRECONDITION: the alert port would not be safe.
- */
-export const checkedHotSpots = ({
-  hotSpots,
-  ...security
-}: Pick<DaemonOptions, 'hotSpots' | 'tls' | 'insecure'>): HotSpotsConfig => {
-  const config = hotSpotsConfigOf(hotSpots ?? {}, true);
-  checkHotSpots(config, security);
-  return config;
-};
 
 /** FAILED_PRECONDITION: the alert port cannot be served. */
 export const openBrokers = async (options: BrokersOptions): Promise<OpenBrokers> => {

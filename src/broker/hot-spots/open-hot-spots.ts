@@ -1,5 +1,6 @@
 /** All sources of hot spots of a daemon or a scheduler, opened and closed together. */
 import type { Clock } from '../../leaves/clock.js';
+import type { DaemonOptions } from '../../leaves/daemon-options.js';
 import type { HotSpots } from '../../leaves/hot-spots.js';
 import type { LogSink } from '../../leaves/log-sink.js';
 import type { SettingNames } from '../../leaves/setting-names.js';
@@ -10,6 +11,7 @@ import type { AlertListener } from './alert-listener.js';
 import { ALERTS_HARM, ALERTS_PATH, listenForAlerts } from './alert-listener.js';
 import { AlertSource } from './alert-source.js';
 import type { HotSpotsConfig } from './config.js';
+import { hotSpotsConfigOf } from './config.js';
 import { hostInterfaces } from './host-interfaces.js';
 import { InterfaceSource } from './interface-source.js';
 import { LinkBoard } from './link-board.js';
@@ -46,8 +48,6 @@ export interface OpenHotSpots extends HotSpots, AsyncDisposable {
   close(): Promise<void>;
 }
 
-type Security = Pick<HotSpotsOptions, 'tls' | 'insecure'>;
-
 /** What asks and is asked, as the files of a configuration say. */
 const prepare = ({ prometheus, alerts }: HotSpotsConfig) => ({
   servers: prometheus.map((server) => ({ config: server, ask: askServer(server) })),
@@ -55,12 +55,17 @@ const prepare = ({ prometheus, alerts }: HotSpotsConfig) => ({
 });
 
 /**
- * Throws what `openHotSpots` would because of the configuration alone. INVALID_ARGUMENT: a file of it cannot be read.
- * FAILED_PRECONDITION: the alert port would not be safe.
+ * Where the hot spots of a daemon come from, checked before anything is mounted. INVALID_ARGUMENT: described wrongly, or a
+ * file cannot be read. FAILED_PRECONDITION: the alert port would not be safe.
  */
-export const checkHotSpots = (config: HotSpotsConfig, security: Security): void => {
+export const checkedHotSpots = ({
+  hotSpots,
+  ...security
+}: Pick<DaemonOptions, 'hotSpots' | 'tls' | 'insecure'>): HotSpotsConfig => {
+  const config = hotSpotsConfigOf(hotSpots ?? {}, true);
   prepare(config);
   if (config.alerts) assertSafeListener('alert', config.alerts.listen, security, ALERTS_HARM);
+  return config;
 };
 
 /**

@@ -12,8 +12,8 @@ import {
 import { MigrateFsError } from '../../leaves/errors.js';
 import type { Bytes } from '../../leaves/units.js';
 import { bytes, KiB, MiB } from '../../leaves/units.js';
-import type { PayloadChunks } from '../wire/frame.js';
-import { payloadLength } from '../wire/frame.js';
+import type { PayloadChunks } from '../wire/payload.js';
+import { payloadLength } from '../wire/payload.js';
 
 const writevAsync = promisify(writev);
 const readAsync = promisify(read);

@@ -1,9 +1,10 @@
 import { MigrateFsError, plainError } from '../../leaves/errors.js';
 import type { Bytes } from '../../leaves/units.js';
 import { bytes, MiB } from '../../leaves/units.js';
-import type { Frame, PayloadChunks } from '../wire/frame.js';
-import { payloadLength } from '../wire/frame.js';
+import type { Frame } from '../wire/frame.js';
 import type { migratefs } from '../wire/generated/data.js';
+import type { PayloadChunks } from '../wire/payload.js';
+import { payloadLength } from '../wire/payload.js';
 import type { PeerConnection } from '../wire/peer-connection.js';
 import { AckBatch } from './ack-batch.js';
 import { ALLOCATE_MODES } from './backing-file.js';

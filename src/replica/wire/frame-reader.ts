@@ -1,12 +1,13 @@
 import { checksum } from '../../leaves/checksum.js';
 import { MigrateFsError } from '../../leaves/errors.js';
-import type { Frame, PayloadChunks } from './frame.js';
+import type { Frame } from './frame.js';
 import {
   decodeHeader,
   FRAME_HEADER_BYTES_MAX,
   FRAME_PAYLOAD_BYTES_MAX,
   FRAME_PREFIX_BYTES,
 } from './frame.js';
+import type { PayloadChunks } from './payload.js';
 
 /** What is being gathered: the fixed prefix, the header it announces, the payload it announces. */
 type Stage = 'prefix' | 'header' | 'payload';

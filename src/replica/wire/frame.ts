@@ -1,9 +1,10 @@
 import protobuf from 'protobufjs/minimal.js';
 import { checksum } from '../../leaves/checksum.js';
 import { MigrateFsError } from '../../leaves/errors.js';
-import type { Bytes } from '../../leaves/units.js';
 import { bytes, KiB, MiB } from '../../leaves/units.js';
 import { migratefs } from './generated/data.js';
+import type { PayloadChunks } from './payload.js';
+import { payloadLength } from './payload.js';
 
 import data = migratefs.data;
 
@@ -45,15 +46,6 @@ export type Frame = {
 
 /** A frame to send; exactly one body field set. */
 export type FrameProperties = data.Frame.$Properties;
-
-/** The payload of one frame, in order, as the pieces it arrived in or is sent from. */
-export type PayloadChunks = readonly Uint8Array[];
-
-export const payloadLength = (chunks: PayloadChunks): Bytes => {
-  let length = 0;
-  for (const chunk of chunks) length += chunk.length;
-  return length as Bytes;
-};
 
 /**
  * The buffers to write for one frame: prefix and header in one, then the payload chunks themselves, not copied; they
