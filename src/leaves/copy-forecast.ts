@@ -9,8 +9,8 @@
  */
 
 /** The last part begins once this little is dirty, or what the link moves in this time, */
-export const CONVERGE_BYTES = 4 * 1024 * 1024;
-export const CONVERGE_SECONDS = 0.5;
+export const CONVERGE_BYTES = 1024 * 1024;
+export const CONVERGE_SECONDS = 0.02;
 /** or after a round that leaves more than this part of what it began with: it will not get there by itself. */
 export const ROUND_SHRINK_MIN = 0.8;
 /** Near the threshold it is open whether another round comes: this far to both sides, both count in part. */

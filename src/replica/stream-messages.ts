@@ -22,14 +22,14 @@ export interface SourceStreamSetup extends StreamEnd {
   readonly port: MessagePort;
 }
 
-/** A run of blocks to be read and sent. */
+/** Runs of blocks to be read and sent. */
 export interface CopyCommand {
   readonly id: number;
   readonly image: number;
-  /** Backing descriptor; stays open until the run is reported as sent. */
+  /** Backing descriptor; stays open until all runs are reported as sent. */
   readonly fd: number;
-  readonly offset: number;
-  readonly length: number;
+  /** Offset and length of each run, one run after the other. */
+  readonly runs: Float64Array;
   /** Zeroes are looked for in pieces of this size. */
   readonly piece: number;
 }
@@ -73,14 +73,21 @@ export type ToSourceStream =
   /** Wants `drained` once nothing of the lane is under way. Only while nobody begins anything. */
   | { readonly type: 'drain'; readonly id: number };
 
-/** `sequence`: of its last record. `bytes`: payload. */
-export interface SentReport {
-  readonly id: number;
+/** Of the next runs of a command, in their order. */
+export interface SentRuns {
+  /** How many. */
+  readonly runs: number;
+  /** Payload. */
   readonly bytes: number;
+  /** Of their last record. */
   readonly sequence: number;
-  /** The image could not be read; nothing of the run counts as sent. */
-  readonly error?: PlainError;
 }
+
+/** Runs were sent, or the image could not be read: then no more comes of the command. */
+export type SentReport = { readonly id: number } & (
+  | { readonly sent: SentRuns }
+  | { readonly error: PlainError }
+);
 
 export type FromSourceStream =
   | { readonly type: 'ready' }

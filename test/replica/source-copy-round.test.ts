@@ -30,7 +30,8 @@ t.test(
       bitmap,
       sendSize: () => undefined,
       copier: {
-        copy: () => {
+        inBulk: false,
+        copyBatch: () => {
           begin();
           return Promise.reject(failed);
         },

@@ -18,12 +18,12 @@ t.test('an image that has grown from an odd size, with zeroes before it, is copi
   const copier = new StreamCopier(fd, null, lane);
   const path = join(scratchDir(t), 'odd');
   const image = openSync(path, 'w+');
-  const run = { image: 0, fd: image, offset: 0, length: 4 * KiB, piece: 64 * KiB };
+  const batch = { image: 0, fd: image, runs: Float64Array.of(0, 4 * KiB), piece: 64 * KiB };
   writeSync(image, Buffer.alloc(1001), 0, 1001, 0);
-  t.ok(copier.copy({ id: 1, ...run }), 'now it knows where data ends');
+  t.match(copier.advance({ id: 1, ...batch }, 0), { runs: 1 }, 'now it knows where data ends');
   const grown = Buffer.alloc(2000, 7);
   writeSync(image, grown, 0, grown.length, 1001);
-  const sent = copier.copy({ id: 2, ...run });
+  const sent = copier.advance({ id: 2, ...batch }, 0);
   t.ok(sent);
   const reader = new RecordReader(null);
   const copy = Buffer.alloc(4 * KiB, 0xee);

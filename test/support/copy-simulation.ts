@@ -2,6 +2,7 @@
  * The copier's rounds without files or network, block by block: to try estimates of the time left against. The guest
  * writes at random or in order, the link is a token bucket, and a mirrored write gets at most every second byte.
  */
+import { CONVERGE_BYTES, CONVERGE_SECONDS, ROUND_SHRINK_MIN } from '../../src/leaves/copy-forecast.js';
 import type { SegmentLoad, TransferLoad } from '../../src/leaves/time-left.js';
 import { SEGMENTS } from '../../src/leaves/time-left.js';
 import { bytes } from '../../src/leaves/units.js';
@@ -11,7 +12,6 @@ import { Random } from './random.js';
 const BLOCK = 64 * 1024;
 const STEP_SECONDS = 0.01;
 const SAMPLE_SECONDS = 0.25;
-const CONVERGE_BLOCKS = (4 * 1024 * 1024) / BLOCK;
 const SECONDS_MAX = 100_000;
 /** Writes that a guest has under way. */
 const QUEUE = 32;
@@ -161,8 +161,9 @@ class Run {
       this.#phase = 'resend';
       this.#begunWith = this.#blocks;
     }
-    const little = Math.max(CONVERGE_BLOCKS, (this.#simulation.net(this.#seconds) * 0.5) / BLOCK);
-    if (this.#left <= little || this.#left >= this.#begunWith * 0.8) this.#phase = 'converging';
+    const net = this.#simulation.net(this.#seconds);
+    const little = Math.max(CONVERGE_BYTES, net * CONVERGE_SECONDS) / BLOCK;
+    if (this.#left <= little || this.#left >= this.#begunWith * ROUND_SHRINK_MIN) this.#phase = 'converging';
     this.#begunWith = this.#left;
     this.#cursor = 0;
     return false;

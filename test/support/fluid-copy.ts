@@ -1,16 +1,14 @@
 /**
  * The copier's rounds as a fluid: the guest writes at random all over the image, so cells of it are enough. Bytes and
- * seconds. The constants are those of the source's image-group.
+ * seconds.
  */
+import { CONVERGE_BYTES, CONVERGE_SECONDS, ROUND_SHRINK_MIN } from '../../src/leaves/copy-forecast.js';
 import type { TransferLoad } from '../../src/leaves/time-left.js';
 import { SEGMENTS } from '../../src/leaves/time-left.js';
 import { bytes } from '../../src/leaves/units.js';
 
 /** As many as a snapshot has. */
 const CELLS = SEGMENTS;
-const CONVERGE_BYTES = 4 * 1024 * 1024;
-const CONVERGE_SECONDS = 0.5;
-const ROUND_SHRINK_MIN = 0.8;
 /** As in the replica: what happened this long ago counts 1/e. */
 const SMOOTHING = 2;
 

@@ -67,6 +67,21 @@ export class Copier {
     return this.#cleared;
   }
 
+  /** Another thread reads and sends. */
+  get inBulk(): boolean {
+    const { wire, port } = this.#options;
+    return !!wire.bulk && port.fd !== undefined;
+  }
+
+  /** Copies runs of one batch. Resolves, and rejects, as `copy`, once nothing of the image is read any more. */
+  async copyBatch(runs: readonly BlockRun[]): Promise<number> {
+    const { wire, port } = this.#options;
+    if (wire.bulk && port.fd !== undefined) return this.#copyInBulk(wire.bulk, port.fd, runs);
+    const copies = runs.map((run) => this.copy(run));
+    await Promise.allSettled(copies);
+    return (await Promise.all(copies)).reduce((sum, sent) => sum + sent, 0);
+  }
+
   /**
    * Copies one run; resolves with the payload bytes sent once its frames are queued. Everything up to the read happens
    * before it returns when the extent is not locked. Errors: what `port` throws; the run is dirty again then.
@@ -91,7 +106,6 @@ export class Copier {
 
   async #transfer(offset: number, length: number): Promise<number> {
     const { port, wire, buffers, image, counters } = this.#options;
-    if (wire.bulk && port.fd !== undefined) return this.#transferInBulk(wire.bulk, port.fd, offset, length);
     const segments = port.segments(offset, length);
     const buffer = segments.some((segment) => segment.data) ? buffers.take(length) : null;
     let parts: Segment[];
@@ -130,15 +144,37 @@ export class Copier {
     return payloadBytes;
   }
 
-  async #transferInBulk(bulk: BulkPort, fd: number, offset: number, length: number): Promise<number> {
-    const { image, counters } = this.#options;
-    const run = { image, fd, offset, length, piece: this.#piece };
-    const sent = await bulk.copy(run, (outcome, bytes) => {
-      if (outcome === 'acked') counters.acked(bytes);
-      this.#settle(offset, length, outcome);
+  /** Without locks: nothing is mirrored meanwhile, and one thread reads and sends everything in the order given. */
+  async #copyInBulk(bulk: BulkPort, fd: number, blocks: readonly BlockRun[]): Promise<number> {
+    const { image, bitmap, counters } = this.#options;
+    const runs = new Float64Array(blocks.length * 2);
+    blocks.forEach(({ from, to }, i) => {
+      const length = (to - from) * bitmap.blockSize;
+      runs[2 * i] = from * bitmap.blockSize;
+      runs[2 * i + 1] = length;
+      this.#inFlightBytes += length;
+      this.#cleared += bitmap.clear(from, to);
     });
-    counters.sent(sent, 'copy');
-    return sent;
+    let settled = 0;
+    const settle = (outcome: Outcome, count: number): void => {
+      let bytes = 0;
+      for (const end = settled + count; settled < end; settled++) {
+        bytes += runs[2 * settled + 1]!;
+        if (outcome === 'lost') bitmap.mark(runs[2 * settled]!, runs[2 * settled + 1]!);
+      }
+      this.#settled(bytes, outcome);
+    };
+    try {
+      const sent = await bulk.copy({ image, fd, runs, piece: this.#piece }, (outcome, count, bytes) => {
+        if (outcome === 'acked') counters.acked(bytes);
+        settle(outcome, count);
+      });
+      counters.sent(sent, 'copy');
+      return sent;
+    } catch (error) {
+      settle('lost', blocks.length - settled);
+      throw error;
+    }
   }
 
   /** Reads the data segments to their places in `buffer`; what turns out to be zero, or gone, becomes a hole. */
@@ -158,6 +194,10 @@ export class Copier {
 
   #settle(offset: number, length: number, outcome: Outcome): void {
     if (outcome === 'lost') this.#options.bitmap.mark(offset, length);
+    this.#settled(length, outcome);
+  }
+
+  #settled(length: number, outcome: Outcome): void {
     this.#inFlightBytes -= length;
     this.#options.onSettled(length, outcome);
   }

@@ -116,6 +116,11 @@ export class ImageGroup {
     return this.images.reduce((sum, image) => sum + image.left, 0) as Bytes;
   }
 
+  /** Bytes that are to be sent again, or for the first time. */
+  get dirty(): Bytes {
+    return this.images.reduce((sum, { bitmap }) => sum + bitmap.dirtyBytes, 0) as Bytes;
+  }
+
   /** The images are routed for the mirror, or about to be. */
   get converging(): boolean {
     return this.#converging;
@@ -178,10 +183,10 @@ export class ImageGroup {
   async shrink(signal: AbortSignal): Promise<void> {
     let before = Math.max(this.allocated, this.left);
     for (;;) {
-      const { left } = this;
+      const { dirty } = this;
       const little = Math.max(CONVERGE_BYTES, this.#options.progress.netRate * CONVERGE_SECONDS);
-      if (left <= little || left >= before * ROUND_SHRINK_MIN) return;
-      before = left;
+      if (dirty <= little || dirty >= before * ROUND_SHRINK_MIN) return;
+      before = dirty;
       await this.#round(signal);
     }
   }

@@ -36,24 +36,28 @@ export type Change =
       readonly ahead?: boolean;
     };
 
-/** A run of blocks that is read and sent elsewhere. */
-export interface BulkRun {
+/** Runs of blocks of one image that are read and sent elsewhere. */
+export interface BulkBatch {
   readonly image: number;
   /** Backing descriptor. */
   readonly fd: number;
-  readonly offset: number;
-  readonly length: number;
+  /** Offset and length of each run, one run after the other. */
+  readonly runs: Float64Array;
   /** Zeroes are looked for in pieces of this size. */
   readonly piece: number;
 }
 
+/** The next `runs` runs of a batch; `bytes`: payload. */
+export type RunsSettled = (outcome: Outcome, runs: number, bytes: number) => void;
+
 /** Copies without this thread's reading and sending: the stream. */
 export interface BulkPort {
   /**
-   * Resolves with the payload bytes sent, once the run is read and on its way; then `settled` is called exactly once,
-   * which may be before. Rejects when the image cannot be read, without a call of `settled`.
+   * Reads and sends the runs in the order given, behind those of the batches before. Resolves with the payload bytes sent,
+   * once all are read and on their way. `settled` is called until all are settled, for the next runs in their order, which
+   * may be before. Rejects when the image cannot be read; then `settled` is not called any more.
    */
-  copy(run: BulkRun, settled: (outcome: Outcome, bytes: number) => void): Promise<number>;
+  copy(batch: BulkBatch, settled: RunsSettled): Promise<number>;
 }
 
 export interface WirePort {

@@ -3,6 +3,10 @@ import type { Segment } from './ports.js';
 
 const ZEROES = Buffer.alloc(1024 * KiB);
 
+/** Whether the bytes from `from` to `to` (exclusive, a MiB at most) are all zeroes. */
+export const isZero = (buffer: Buffer, from: number, to: number): boolean =>
+  buffer.compare(ZEROES, 0, to - from, from, to) === 0;
+
 /** Appends a part, joined to the last one where they are neighbours of one kind. */
 const push = (parts: Segment[], offset: number, length: number, data: boolean): void => {
   if (length <= 0) return;
@@ -29,8 +33,7 @@ export const runParts = (
     const end = offset + read;
     for (let at = offset; at < end; ) {
       const next = Math.min(end, (Math.floor(at / piece) + 1) * piece);
-      const zero = buffer.compare(ZEROES, 0, next - at, at - base, next - base) === 0;
-      push(parts, at, next - at, !zero);
+      push(parts, at, next - at, !isZero(buffer, at - base, next - base));
       at = next;
     }
     push(parts, end, length - read, false);

@@ -1,3 +1,4 @@
+import assert from 'node:assert/strict';
 import { MessageChannel, Worker } from 'node:worker_threads';
 import { KernelAnswer } from '../../fs/kernel/reply.js';
 import {
@@ -12,6 +13,7 @@ import {
 } from '../../fs/libc.js';
 import type { LaneAnnouncement } from '../../fs/mirror-lane.js';
 import { LANE_SEND_BUFFER, MirrorLane } from '../../fs/mirror-lane.js';
+import type { PlainError } from '../../leaves/errors.js';
 import { MigrateFsError } from '../../leaves/errors.js';
 import type {
   CopyCommand,
@@ -19,13 +21,14 @@ import type {
   LaneMarks,
   LaneWrite,
   PlainCommand,
+  SentRuns,
   SourceStreamSetup,
   StreamEnd,
   ToSourceStream,
 } from '../stream-messages.js';
 import { BY_NUMBER, STREAM_SILENCE_MAX } from '../stream-messages.js';
 import { laneTracks } from './lane-tracks.js';
-import type { BulkPort, BulkRun, Outcome, Settled } from './ports.js';
+import type { BulkBatch, BulkPort, RunsSettled, Settled } from './ports.js';
 
 /** MB; see `service-thread.ts`. */
 const YOUNG_GENERATION_MAX = 3;
@@ -33,15 +36,55 @@ const YOUNG_GENERATION_MAX = 3;
 const LOCK_WAIT_MS = 1000;
 const ONE = new Uint8Array(BigUint64Array.of(1n).buffer);
 
-/** Given to the thread and not settled. */
-interface Command {
-  /** Payload, once it is known. */
-  bytes: number;
-  /** Of its last record; 0 until it is sent. */
-  sequence: number;
+interface CommandEvents {
+  /** All of it; payload bytes. */
   readonly sent: (bytes: number) => void;
   readonly failed: (error: Error) => void;
-  readonly settled: (outcome: Outcome, bytes: number) => void;
+  readonly settled: RunsSettled;
+}
+
+/** Given to the thread, and not all of its runs are settled. */
+class Command {
+  readonly #runs: number;
+  readonly #events: CommandEvents;
+  /** Sent and not acknowledged. */
+  readonly #waiting: SentRuns[] = [];
+  #sentRuns = 0;
+  #sentBytes = 0;
+  #settledRuns = 0;
+
+  constructor(runs: number, events: CommandEvents) {
+    this.#runs = runs;
+    this.#events = events;
+  }
+
+  sent(sent: SentRuns): void {
+    this.#waiting.push(sent);
+    this.#sentRuns += sent.runs;
+    this.#sentBytes += sent.bytes;
+    assert(this.#sentRuns <= this.#runs, 'sent more than was given');
+    if (this.#sentRuns === this.#runs) this.#events.sent(this.#sentBytes);
+  }
+
+  failed({ code, message }: PlainError): void {
+    this.#events.failed(new MigrateFsError(code, message));
+  }
+
+  /** Everything up to and including record `sequence` has taken effect. True: nothing is left. */
+  acked(sequence: number): boolean {
+    for (let [next] = this.#waiting; next && next.sequence <= sequence; [next] = this.#waiting) {
+      this.#waiting.shift();
+      this.#settledRuns += next.runs;
+      this.#events.settled('acked', next.runs, next.bytes);
+    }
+    return this.#settledRuns === this.#runs;
+  }
+
+  /** What its thread reads of the image meanwhile goes nowhere. */
+  lost(): void {
+    if (this.#sentRuns < this.#runs) this.#events.sent(this.#sentBytes);
+    this.#events.settled('lost', this.#runs - this.#settledRuns, 0);
+  }
 }
 
 /** The source's end of a stream, as the replica thread sees the thread that serves it. */
@@ -123,14 +166,17 @@ export class StreamLink implements BulkPort {
     return this.#isClosed;
   }
 
-  copy(run: BulkRun, settled: (outcome: Outcome, bytes: number) => void): Promise<number> {
-    return new Promise((sent, failed) => this.#give((id) => ({ id, ...run }), { sent, failed, settled }));
+  copy(batch: BulkBatch, settled: RunsSettled): Promise<number> {
+    return new Promise((sent, failed) =>
+      this.#give((id) => ({ id, ...batch }), new Command(batch.runs.length / 2, { sent, failed, settled })),
+    );
   }
 
   /** Sends the size behind everything given before. */
   resize(image: number, size: number, settled: Settled): void {
     const ignore = (): void => {};
-    this.#give((id) => ({ id, kind: 'resize', image, size }), { sent: ignore, failed: ignore, settled });
+    const events = { sent: ignore, failed: ignore, settled };
+    this.#give((id) => ({ id, kind: 'resize', image, size }), new Command(1, events));
   }
 
   /** What participants need to use the lane for an image; `marks` of every image come before the first is announced. */
@@ -194,17 +240,13 @@ export class StreamLink implements BulkPort {
     });
   }
 
-  #give(
-    make: (id: number) => CopyCommand | PlainCommand,
-    command: Pick<Command, 'sent' | 'failed' | 'settled'>,
-  ): void {
+  #give(make: (id: number) => CopyCommand | PlainCommand, command: Command): void {
     if (this.#isClosed) {
-      command.sent(0);
-      command.settled('lost', 0);
+      command.lost();
       return;
     }
     const id = ++this.#lastId;
-    this.#commands.set(id, { ...command, bytes: 0, sequence: 0 });
+    this.#commands.set(id, command);
     this.#outbox.push(make(id));
     // A batch is posted together.
     if (this.#outbox.length === 1) queueMicrotask(() => this.#flush());
@@ -228,25 +270,20 @@ export class StreamLink implements BulkPort {
   #receive(message: Exclude<FromSourceStream, { type: 'ready' }>): void {
     switch (message.type) {
       case 'sent':
-        for (const { id, bytes, sequence, error } of message.reports) {
-          const command = this.#commands.get(id);
-          if (!command) continue;
-          if (error) {
-            this.#commands.delete(id);
-            command.failed(new MigrateFsError(error.code, error.message));
-          } else {
-            command.bytes = bytes;
-            command.sequence = sequence;
-            command.sent(bytes);
+        for (const report of message.reports) {
+          const command = this.#commands.get(report.id);
+          if ('sent' in report) command?.sent(report.sent);
+          else {
+            this.#commands.delete(report.id);
+            command?.failed(report.error);
           }
         }
         this.#notify();
         return;
       case 'acked':
         for (const [id, command] of this.#commands) {
-          if (command.sequence === 0 || command.sequence > message.sequence) break;
+          if (!command.acked(message.sequence)) break;
           this.#commands.delete(id);
-          command.settled('acked', command.bytes);
         }
         this.#notify();
         return;
@@ -300,11 +337,7 @@ export class StreamLink implements BulkPort {
     this.#resolveClosed(reason);
     const all = [...this.#commands.values()];
     this.#commands.clear();
-    for (const { sequence, sent, settled } of all) {
-      // What its thread reads of the image meanwhile goes nowhere.
-      if (sequence === 0) sent(0);
-      settled('lost', 0);
-    }
+    for (const command of all) command.lost();
     const drains = [...this.#drains.values()];
     this.#drains.clear();
     void this.ended.then(() => {

@@ -37,7 +37,7 @@ import { laneTracks } from './lane-tracks.js';
 import { StreamCopier } from './stream-copier.js';
 import { StreamWriter } from './stream-writer.js';
 
-/** Runs sent before their outcomes are posted. */
+/** Sendings before their outcomes are posted. */
 const REPORTS_MAX = 16;
 /** Until a write that the lane did not take is tried again. */
 const RETRY_MS = 1;
@@ -51,6 +51,8 @@ const pollfds = Int32Array.of(fd, POLLIN, wakeFd, POLLIN);
 const woken = new Uint8Array(8);
 let tracks: ReadonlyMap<ImageSlot, LaneTracks> = new Map();
 const commands: (CopyCommand | PlainCommand)[] = [];
+/** Of the first command. */
+let sentRuns = 0;
 let reports: SentReport[] = [];
 let drains: number[] = [];
 let broken: string | undefined;
@@ -107,20 +109,24 @@ const takeMessages = (): void => {
   }
 };
 
+/** Sends a part of the command, or all of it. */
 const perform = (command: CopyCommand | PlainCommand): void => {
   const { id } = command;
   try {
-    const sent = 'kind' in command ? copier.resize(command) : copier.copy(command);
-    if (sent) {
-      reports.push({ id, ...sent });
-      sentSequence = sent.sequence;
-    } else {
-      commands.unshift(command);
+    const sent = 'kind' in command ? copier.resize(command) : copier.advance(command, sentRuns);
+    if (!sent) {
       broken ??= 'sending failed';
+      return;
     }
+    reports.push({ id, sent });
+    sentSequence = sent.sequence;
+    sentRuns += sent.runs;
+    if (!('kind' in command) && 2 * sentRuns < command.runs.length) return;
   } catch (error) {
-    reports.push({ id, bytes: 0, sequence: 0, error: plainError(error) });
+    reports.push({ id, error: plainError(error) });
   }
+  commands.shift();
+  sentRuns = 0;
 };
 
 /** Takes in what is there. */
@@ -164,7 +170,7 @@ const answerDrains = (): void => {
 
 /** One look at the world; sleeps when there is nothing to do. */
 const turn = (): void => {
-  const command = commands.shift();
+  const [command] = commands;
   if (command) {
     perform(command);
     if (reports.length >= REPORTS_MAX) flushReports();
