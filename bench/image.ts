@@ -14,6 +14,13 @@ const fillRange = async (file: FileHandle, offset: number, length: number): Prom
   }
 };
 
+/** Makes an image with a block of 4 KiB of data at the beginning of each `gap` bytes, and holes between them. */
+export const scatterImage = async (path: string, blocks: number, gap: number): Promise<void> => {
+  await using file = await open(path, 'w');
+  await file.truncate(blocks * gap);
+  for (let at = 0; at < blocks * gap; at += gap) await fillRange(file, at, 4096);
+};
+
 /** Makes an image of `size` bytes, all of it data. */
 export const fillImage = async (path: string, size: number): Promise<void> => {
   await using file = await open(path, 'w');

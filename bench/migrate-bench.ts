@@ -4,7 +4,7 @@ import { startPair } from '../test/support/pair.js';
 import type { Teardown } from '../test/support/scratch.js';
 import { keepCpusAwake } from './awake-cpus.js';
 import { fillImage } from './image.js';
-import { bulkLines, resentLines } from './migrate-copy.js';
+import { bulkLines, resentLines, scatteredLines } from './migrate-copy.js';
 import { cutoverLines, durableLines, guestLines, isolationLines } from './migrate-guest.js';
 import { IMAGE, type Line, MB, type MigrateBenchOptions, type Setting } from './migrate-setting.js';
 import { residentBytes } from './process-figures.js';
@@ -24,6 +24,7 @@ type Sections = Readonly<Record<string, (setting: Setting) => Promise<readonly L
 
 const SECTIONS: Sections = {
   bulk: bulkLines,
+  scattered: scatteredLines,
   resent: resentLines,
   guest: guestLines,
   durable: durableLines,

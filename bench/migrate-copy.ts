@@ -1,8 +1,9 @@
+import { rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { Cleanup } from '../test/support/cleanup.js';
-import { startPair } from '../test/support/pair.js';
+import { type Followed, startPair } from '../test/support/pair.js';
 import { measureFio } from './fio.js';
-import { fillImage } from './image.js';
+import { fillImage, scatterImage } from './image.js';
 import { IMAGE, type Line, MB, type Setting, SYNC_MAX_MS, whileMigrating } from './migrate-setting.js';
 import { nodeCopy, socatCopy } from './plain-copies.js';
 import { cpuSeconds } from './process-figures.js';
@@ -11,15 +12,24 @@ import { median } from './statistics.js';
 import { fixed } from './table.js';
 
 /** Seconds from the call until in sync, and the CPU seconds of both daemons. */
-const oneCopy = (setting: Setting): Promise<{ seconds: number; cpu: number }> => {
+const oneCopy = (setting: Setting, image = IMAGE): Promise<{ seconds: number; cpu: number }> => {
   const { source, target } = setting.pair;
   const cpuUsed = (): number => cpuSeconds(source.daemon.pid) + cpuSeconds(target.daemon.pid);
   const cpuBefore = cpuUsed();
   const began = performance.now();
-  return whileMigrating(setting, {}, async (migration) => {
+  const copied = async (migration: Followed): Promise<{ seconds: number; cpu: number }> => {
     await migration.reaches('mirroring', SYNC_MAX_MS);
     return { seconds: (performance.now() - began) / 1000, cpu: cpuUsed() - cpuBefore };
-  });
+  };
+  return whileMigrating(setting, {}, copied, image);
+};
+
+const mirrorSeconds = async (folder: string, image: string): Promise<number> => {
+  const cleanup = new Cleanup();
+  const mirror = await startQemuMirror(cleanup, folder, image, 'background');
+  const seconds = await mirror.synchronise();
+  await cleanup.run();
+  return seconds;
 };
 
 export const bulkLines = async (setting: Setting): Promise<readonly Line[]> => {
@@ -38,11 +48,7 @@ export const bulkLines = async (setting: Setting): Promise<readonly Line[]> => {
     cpus.push(ours.cpu / (options.size / 1e9));
     add('socat', await socatCopy(image, copy));
     add('node', await nodeCopy(image, copy));
-    if (!qemu) continue;
-    const cleanup = new Cleanup();
-    const mirror = await startQemuMirror(cleanup, folder, image, 'background');
-    add('qemu', options.size / (await mirror.synchronise()));
-    await cleanup.run();
+    if (qemu) add('qemu', options.size / (await mirrorSeconds(folder, image)));
   }
   const rate = (name: string): number => median(rates[name] ?? []);
   const line = (name: string, what: string, bar?: number): Line => ({
@@ -58,6 +64,38 @@ export const bulkLines = async (setting: Setting): Promise<readonly Line[]> => {
     qemu
       ? line('qemu', 'QEMU blockdev-mirror to NBD', 1)
       : { what: 'QEMU blockdev-mirror to NBD', value: 'not installed (qemu-system-common)' },
+  ];
+};
+
+const SCATTERED = 'scattered.raw';
+const SCATTERED_BLOCKS = 8192;
+const SCATTERED_GAP = 65_536;
+
+/** What a resend is made of where guests write at random: blocks that each stand alone. */
+export const scatteredLines = async (setting: Setting): Promise<readonly Line[]> => {
+  const { pair, folder, options } = setting;
+  const image = pair.source.daemon.below(SCATTERED);
+  await scatterImage(image, SCATTERED_BLOCKS, SCATTERED_GAP);
+  const ours: { seconds: number; cpu: number }[] = [];
+  const qemu: number[] = [];
+  const hasQemu = await qemuAvailable();
+  for (let round = 0; round < options.rounds; round++) {
+    ours.push(await oneCopy(setting, SCATTERED));
+    if (hasQemu) qemu.push(await mirrorSeconds(folder, image));
+  }
+  rmSync(image);
+  const seconds = median(ours.map((copy) => copy.seconds));
+  const each = (total: number): string => `${fixed((total / SCATTERED_BLOCKS) * 1e6, 1)} us each`;
+  return [
+    { what: `${SCATTERED_BLOCKS} blocks of 4 KiB, one in 64 KiB, ours`, value: `${fixed(seconds, 2)} s` },
+    { what: 'of these, CPU of both daemons', value: each(median(ours.map(({ cpu }) => cpu))) },
+    hasQemu
+      ? {
+          what: 'of these, QEMU blockdev-mirror to NBD',
+          value: `${fixed(median(qemu), 2)} s`,
+          verdict: { ratio: median(qemu) / seconds, bar: 1 },
+        }
+      : { what: 'of these, QEMU blockdev-mirror to NBD', value: 'not installed (qemu-system-common)' },
   ];
 };
 

@@ -36,17 +36,18 @@ export const IMAGE = 'image.raw';
 export const MB = 1e6;
 export const SYNC_MAX_MS = 300_000;
 
-/** Migrates IMAGE for as long as `work` takes, then cancels and waits until the replica is gone. */
+/** Migrates `image` for as long as `work` takes, then cancels and waits until the replica is gone. */
 export const whileMigrating = async <T>(
   { pair }: Setting,
   settings: StartSettings,
   work: (migration: Followed) => Promise<T>,
+  image = IMAGE,
 ): Promise<T> => {
   const cleanup = new Cleanup();
-  const migration = await migrate(cleanup, pair, [IMAGE], { cutover: 'explicit', ...settings });
+  const migration = await migrate(cleanup, pair, [image], { cutover: 'explicit', ...settings });
   const result = await work(migration);
   await pair.source.client.cancel(migration.id);
-  await waitFor(() => !existsSync(pair.target.daemon.below(IMAGE)), 'the replica is removed');
+  await waitFor(() => !existsSync(pair.target.daemon.below(image)), 'the replica is removed');
   await cleanup.run();
   return result;
 };
