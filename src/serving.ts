@@ -88,9 +88,13 @@ const serveControlPort = async (
     log.warn('no certificates: whoever reaches the control and data ports can read and change images');
   log.info({ controlAddress, dataAddress, imageDir, mountpoint, transport }, 'ready');
   stops.listen((signal) => unmounting.signal(signal));
+  // Nobody asks the replica thread anything once it has ended.
+  fileSystem.onGone(async () => {
+    await control.close();
+    await brokers.close();
+    await replica.shutdown();
+  });
   await fileSystem.closed;
-  await control.close();
-  await brokers.close();
 };
 
 /**
@@ -108,6 +112,7 @@ export const serveUntilUnmounted = async (serving: ServingOptions): Promise<void
     ...(tls ? { tls } : {}),
     log: serving.sink,
   });
+  serving.fileSystem.onGone(() => replica.shutdown());
   try {
     await serveControlPort(serving, replica);
   } finally {

@@ -19,7 +19,7 @@ const END_MAX = millis(3_000);
 const NAMED_MAX = 3;
 
 interface UnmountingOptions {
-  readonly fileSystem: Pick<MountedFileSystem, 'detach' | 'closed'>;
+  readonly fileSystem: Pick<MountedFileSystem, 'detach' | 'gone'>;
   readonly migrations: Pick<MigrationControl, 'list'>;
   readonly mountpoint: string;
   readonly clock: Clock;
@@ -77,8 +77,7 @@ export class Unmounting {
   async #watchEnd(copies: () => Promise<readonly Holder[]>): Promise<void> {
     const { clock, log, fileSystem } = this.#options;
     const ended = new AbortController();
-    const end = (): void => ended.abort();
-    fileSystem.closed.then(end, end);
+    void fileSystem.gone.then(() => ended.abort());
     await pause(clock, END_MAX, ended.signal).catch(() => {});
     if (ended.signal.aborted) return;
     log('warn', 'unmounted, but other mount namespaces have it still; the daemon ends when they give it up', {

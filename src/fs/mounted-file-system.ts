@@ -38,9 +38,13 @@ export interface MountedFileSystem {
    * routed. Absent: the transport is not told.
    */
   onInterrupt?(listener: (unique: bigint) => void): void;
+  /** Resolves when the mount is gone, however it went (umount(8) by an administrator included): the kernel asks nothing. */
+  readonly gone: Promise<void>;
   /**
-   * Resolves when the mount is gone, however it went (umount(8) by an administrator included). Rejects when it went
-   * because a part of it has crashed.
+   * `leave` is called when the mount is gone, and waited for before any descriptor is closed: until then whoever else uses
+   * images and connection may go on, and afterwards their numbers are those of other files. The last `leave` counts.
    */
+  onGone(leave: () => Promise<void>): void;
+  /** Resolves when the mount is gone and everything closed. Rejects when it went because a part of it has crashed. */
   readonly closed: Promise<void>;
 }

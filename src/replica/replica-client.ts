@@ -82,6 +82,18 @@ export const startReplica = async (options: ReplicaOptions): Promise<ReplicaClie
   });
   const remote = remotePort<ReplicaThreadMethods>(control.port1);
   fileSystem.onInterrupt?.((unique) => void remote.interrupt(unique).catch(() => {})); // the thread has ended
+  let ended: Promise<void> | undefined;
+  const end = async (): Promise<void> => {
+    let forget = (): void => {};
+    const late = new Promise<void>((resolve) => {
+      forget = systemClock.after(SHUTDOWN_MAX, resolve);
+    });
+    await Promise.race([remote.shutdown(), late]);
+    forget();
+    control.port1.close();
+    events.port1.close();
+    await thread.terminate();
+  };
   return {
     dataAddress,
     start: (request) => remote.start(request),
@@ -98,16 +110,9 @@ export const startReplica = async (options: ReplicaOptions): Promise<ReplicaClie
       listeners.add(listener);
       return () => listeners.delete(listener);
     },
-    shutdown: async () => {
-      let forget = (): void => {};
-      const late = new Promise<void>((resolve) => {
-        forget = systemClock.after(SHUTDOWN_MAX, resolve);
-      });
-      await Promise.race([remote.shutdown(), late]);
-      forget();
-      control.port1.close();
-      events.port1.close();
-      await thread.terminate();
+    shutdown: () => {
+      ended ??= end();
+      return ended;
     },
   };
 };

@@ -11,7 +11,7 @@ import { identical } from '../support/cutover.js';
 import { makeSparseImage } from '../support/files.js';
 import { bothSame, enterLane, HOT, IMAGE, type InSync, inLane, inSync } from '../support/in-lane.js';
 import { OverlapLoad } from '../support/overlap-load.js';
-import { migrate, startPair } from '../support/pair.js';
+import { migrate, restartHost, startPair } from '../support/pair.js';
 import { seedFromEnvironment } from '../support/random.js';
 import { StampWriter } from '../support/stamp-writer.js';
 import { waitFor } from '../support/wait-for.js';
@@ -172,6 +172,35 @@ for (const failure of ['cut', 'silence'] as const)
     t.ok(await identical(pair.source.daemon.below(IMAGE), pair.target.daemon.below(IMAGE)));
     t.same((await writer.check(pair.target.daemon.at(IMAGE))).lost, [], 'every acknowledged write is there');
   });
+
+t.test(
+  'a target that is ended under load in the lane: guests go on, and are in sync once it is back',
+  async (t) => {
+    const world = await inSync(t);
+    const { pair, proxy, migration } = world;
+    await enterLane(pair, proxy);
+    const writer = new StampWriter(STAMPED, seed);
+    await writer.start(pair.source.daemon.at(IMAGE), 2);
+    await inLane(proxy);
+    const { code, stderr } = await pair.target.daemon.cli([
+      'unmount',
+      pair.target.daemon.mountpoint,
+      '--lazy',
+    ]);
+    t.equal(code, 0, stderr);
+    t.same(await pair.target.daemon.exited, { code: 0, signal: null });
+    await migration.reaches('interrupted');
+    const { writes } = writer;
+    await waitFor(() => writer.writes > writes + 50, 'guests go on');
+    const target = await restartHost(t, pair.target);
+    await migration.reaches('mirroring');
+    await writer.stop();
+    t.equal(writer.refusal, null, 'no guest has seen an error');
+    await bothSame(t, world);
+    await pair.source.client.cutover(migration.id);
+    t.same((await writer.check(target.daemon.at(IMAGE))).lost, [], 'every acknowledged write is there');
+  },
+);
 
 t.test('a cutover under load out of the lane loses nothing (G1, G2, G3)', async (t) => {
   const { world, writer } = await underLoad(t);

@@ -7,6 +7,8 @@ import type { Teardown } from './scratch.js';
 
 export class CutProxy {
   readonly address: string;
+  /** Sees what comes from whoever connects. */
+  onBytes: (chunk: Buffer, connection: number) => void = () => {};
   readonly #server: Server;
   readonly #sockets = new Set<Socket>();
   readonly #carried: number[] = [];
@@ -83,6 +85,7 @@ export class CutProxy {
     const index = this.#carried.push(0) - 1;
     socket.on('data', (chunk: Buffer) => {
       this.#carried[index]! += chunk.length;
+      this.onBytes(chunk, index);
     });
     joinSockets(this.#sockets, socket, onward);
     socket.pipe(onward).pipe(socket);

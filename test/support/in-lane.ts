@@ -6,6 +6,7 @@ import { KiB, MiB } from '../../src/leaves/units.js';
 import { CutProxy } from './cut-proxy.js';
 import { makeSparseImage } from './files.js';
 import { type Followed, migrate, type Pair, startPair } from './pair.js';
+import type { TestDaemon, TestDaemonOptions } from './test-daemon.js';
 import { waitFor } from './wait-for.js';
 
 export const IMAGE = 'vm.raw';
@@ -18,8 +19,8 @@ export interface InSync {
   readonly migration: Followed;
 }
 
-export const inSync = async (t: Test): Promise<InSync> => {
-  const pair = await startPair(t);
+export const inSync = async (t: Test, target: TestDaemonOptions = {}): Promise<InSync> => {
+  const pair = await startPair(t, { target });
   makeSparseImage(pair.source.daemon.below(IMAGE), 32 * MiB, [{ offset: 16 * MiB, length: 8 * MiB }]);
   const proxy = await CutProxy.start(t, pair.target.daemon.dataAddress);
   const migration = await migrate(t, pair, [IMAGE], { cutover: 'explicit', to: proxy.address });
@@ -31,8 +32,11 @@ export const inSync = async (t: Test): Promise<InSync> => {
  * Has writes go over the stream, the last connection that was made, as they do in the lane only: it is entered when nothing
  * is in flight, so a lone guest writes now and then until it is there.
  */
-export const enterLane = async (pair: Pair, { carried }: CutProxy): Promise<void> => {
-  await using file = await open(pair.source.daemon.at(IMAGE), 'r+');
+export const enterLane = async (
+  { source }: { readonly source: { readonly daemon: TestDaemon } },
+  { carried }: CutProxy,
+): Promise<void> => {
+  await using file = await open(source.daemon.at(IMAGE), 'r+');
   const stream = carried.length - 1;
   const before = carried[stream]!;
   const sector = Buffer.alloc(512, 1);

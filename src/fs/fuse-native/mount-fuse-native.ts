@@ -183,6 +183,8 @@ export const mountFuseNative = async (options: MountOptions): Promise<MountedFil
     storeCalls.port1.close();
     close(root);
   };
+  let leave = async (): Promise<void> => {};
+  const gone = untilGone(connection);
   return {
     ends: {
       images: table.buffer,
@@ -194,6 +196,15 @@ export const mountFuseNative = async (options: MountOptions): Promise<MountedFil
     transfer: [changes.port2, storeCalls.port2],
     detach: ({ lazy }) => unmount(mountpoint, lazy),
     unmount: ({ lazy }) => unmount(mountpoint, lazy),
-    closed: untilGone(connection).then(release),
+    gone,
+    onGone: (next) => {
+      leave = next;
+    },
+    closed: gone
+      .then(() => leave())
+      .catch((error: Error) => {
+        options.log('error', 'not everybody has left the mount', { reason: error.message });
+      })
+      .then(release),
   };
 };

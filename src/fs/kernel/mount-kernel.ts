@@ -40,6 +40,7 @@ type Log = MountOptions['log'];
 class KernelMount implements MountedFileSystem {
   readonly ends: MountedFileSystem['ends'];
   readonly transfer: MountedFileSystem['transfer'];
+  readonly gone: Promise<void>;
   readonly closed: Promise<void>;
   readonly ready: Promise<void>;
   readonly #mountpoint: string;
@@ -50,6 +51,7 @@ class KernelMount implements MountedFileSystem {
   readonly #owner: ServiceThread;
   readonly #notifier: Notifier;
   #onInterrupt: (unique: bigint) => void = () => {};
+  #leave: () => Promise<void> = async () => {};
   /** Threads that are in calls that do not return, once the mount is gone. */
   #left: readonly ServiceThread[] = [];
   #crashed = false;
@@ -115,6 +117,7 @@ class KernelMount implements MountedFileSystem {
     this.ready = Promise.all([this.#crew.ready, this.#owner.ready]).then(() => {});
     this.ready.catch(() => {}); // the constructor's caller waits for it
     this.#owner.ended.catch((error: unknown) => this.#onCrash(error));
+    this.gone = this.#crew.ended;
     this.closed = this.#waitForEnd(rootFd, fuseFds);
     this.closed.catch(() => {}); // whoever serves the mount waits for it
     process.once('exit', this.#onExit);
@@ -122,6 +125,10 @@ class KernelMount implements MountedFileSystem {
 
   onInterrupt(listener: (unique: bigint) => void): void {
     this.#onInterrupt = listener;
+  }
+
+  onGone(leave: () => Promise<void>): void {
+    this.#leave = leave;
   }
 
   async unmount({ lazy }: { lazy: boolean }): Promise<void> {
@@ -155,7 +162,10 @@ class KernelMount implements MountedFileSystem {
   }
 
   async #waitForEnd(rootFd: number, fuseFds: readonly number[]): Promise<void> {
-    await this.#crew.ended;
+    await this.gone;
+    await this.#leave().catch((error: Error) => {
+      this.#log('error', 'not everybody has left the mount', { reason: error.message });
+    });
     this.#stop.raise();
     const wake = new Int32Array(this.#ownerWake);
     Atomics.add(wake, 0, OWNER_WAKE_REQUEST);
