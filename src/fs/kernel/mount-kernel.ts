@@ -163,6 +163,8 @@ class KernelMount implements MountedFileSystem {
 
   async #waitForEnd(rootFd: number, fuseFds: readonly number[]): Promise<void> {
     await this.gone;
+    // Lanes give back ports whose other ends are with whoever leaves.
+    const stuck = await this.#crew.close();
     await this.#leave().catch((error: Error) => {
       this.#log('error', 'not everybody has left the mount', { reason: error.message });
     });
@@ -177,7 +179,7 @@ class KernelMount implements MountedFileSystem {
     );
     const owner = await Promise.race([Promise.allSettled([this.#owner.ended]).then(() => []), late]);
     stop.abort();
-    this.#left = [...owner, ...(await this.#crew.close())];
+    this.#left = [...owner, ...stuck];
     if (this.#left.length > 0) {
       // What they still use stays open: another file must not get its number.
       for (const thread of this.#left) thread.unref();
