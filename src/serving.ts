@@ -90,9 +90,12 @@ const serveControlPort = async (
   stops.listen((signal) => unmounting.signal(signal));
   // Nobody asks the replica thread anything once it has ended.
   fileSystem.onGone(async () => {
-    await control.close();
-    await brokers.close();
-    await replica.shutdown();
+    try {
+      await control.close();
+      await brokers.close();
+    } finally {
+      await replica.shutdown();
+    }
   });
   await fileSystem.closed;
 };
