@@ -118,7 +118,17 @@ class Model {
     this.lane.settle(
       outcome === 'lost' ? Number.MAX_SAFE_INTEGER : upTo,
       outcome === 'lost',
-      (slot) => ({ mark: (offset, length) => this.#marked(slot, offset, length) }),
+      (slot) => ({
+        // In the order of the writes, and each is answered before the next is marked.
+        mark: (offset, length) => {
+          const of = (each: Write): boolean => each.slot === slot && each.answers === 0 && !each.making;
+          const first = this.writes.find(
+            (each) => of(each) && each.offset === offset && each.length === length,
+          );
+          check(first !== undefined, 'something else is marked');
+          first!.marked = true;
+        },
+      }),
       (fuseFd, number, high, result) => {
         check(fuseFd === FUSE_FD && high === number + 1, 'the answer goes elsewhere');
         this.#answered(this.writes[number]!, result);
@@ -164,8 +174,10 @@ class Model {
     if (!write) return;
     write.making = false;
     write.result = how === 'whole' ? write.length : how === 'short' ? write.length - 1 : -5;
-    const { slot } = write;
-    const mark = (offset: number, length: number): void => this.#marked(slot, offset, length);
+    const mark = (offset: number, length: number): void => {
+      check(offset === write.offset && length === write.length, 'something else is marked');
+      write.marked = true;
+    };
     const second = this.lane.made(participant, write.entry, write.result, { mark });
     check(second === (write.outcome !== 'unknown'), 'who answers');
     if (second) this.#answered(write, write.result);
@@ -176,19 +188,6 @@ class Model {
     check(result === write.result, 'the result');
     const differs = write.outcome === 'lost' || write.result !== write.length;
     check(write.marked === differs, `write ${write.number} is marked: ${write.marked}, not ${differs}`);
-  }
-
-  #marked(slot: number, offset: number, length: number): void {
-    const write = this.writes.findLast(
-      (each) =>
-        each.answers === 0 &&
-        each.slot === slot &&
-        each.offset === offset &&
-        each.length === length &&
-        !each.making,
-    );
-    check(write !== undefined, 'something else is marked');
-    write!.marked = true;
   }
 
   #makingOf(participant: number): Write | undefined {
