@@ -67,8 +67,11 @@ export const ENTRY_BYTES = 40 + ATTRIBUTES_BYTES;
 export const BATCH_FORGET_HEADER_BYTES = IN_HEADER_BYTES + 8;
 export const FORGET_ONE_BYTES = 16;
 
-/** Bytes of one READ or WRITE at most: 256 pages, the kernel's own limit (fs.fuse.max_pages_limit). */
-export const TRANSFER_PAGES_MAX = 256;
+/**
+ * Of one READ or WRITE at most. The kernel would take 256 (fs.fuse.max_pages_limit): no faster, and whoever shares the
+ * mount waits for four times as long behind one request (docs/PERFORMANCE.md).
+ */
+export const TRANSFER_PAGES_MAX = 64;
 export const TRANSFER_BYTES_MAX = TRANSFER_PAGES_MAX * 4096;
 
 export const InitFlag = {
