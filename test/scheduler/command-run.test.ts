@@ -1,6 +1,6 @@
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { existsSync, readFileSync, statSync, writeFileSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import t from 'tap';
@@ -54,6 +54,20 @@ t.test(
     t.equal(await run.lastLine(), 'no such domain');
   },
 );
+
+t.test('no file is made in the folder of a command that has ended: it may be deleted', async (t) => {
+  const run = new CommandRun(join(scratchDir(t, 'run'), 'run'), systemClock);
+  await run.start(sh('echo printed; (sleep 0.5; echo late) & exit 0'), env);
+  t.same(await run.end(), { status: 0, how: 'ended' });
+  const files = readdirSync(run.folder);
+  t.ok(run.copying, 'its output is still open');
+  await waitFor(() => !run.copying, 'its output is closed');
+  t.same(
+    readdirSync(run.folder).filter((name) => !files.includes(name)),
+    [],
+  );
+  t.equal(await run.lastLine(), 'late');
+});
 
 t.test('its starter is killed: it goes on, and the next one finds its result', async (t) => {
   const folder = scratchDir(t, 'run');

@@ -1,6 +1,6 @@
 /** A command that is started once, whatever happens to the process that starts it. */
 import { spawn } from 'node:child_process';
-import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Clock } from '../../leaves/clock.js';
 import { pause } from '../../leaves/clock.js';
@@ -47,9 +47,12 @@ sync "$own" "$end" 2>/dev/null
 ln "$own" "$folder/claim" 2>/dev/null || { rm -f "$own" "$end"; exit 0; }
 rm -f "$own"
 mkfifo "$folder/pipe" || give_up
-# It must outlive the command, which would die of writing to nobody.
-{ trap '' TERM; head -c "$max" >"$folder/output"; : >"$folder/copied"; cat >/dev/null; } <"$folder/pipe" &
-exec 3>"$folder/pipe"
+command exec 4>"$folder/output" || give_up
+printf '' >"$folder/copying" || give_up
+# It must outlive the command, which would die of writing to nobody. It makes no file: the folder of a command that has ended
+# may be deleted at any time.
+{ trap '' TERM; head -c "$max" >&4; rm -f "$folder/copying"; cat >/dev/null; } <"$folder/pipe" &
+exec 3>"$folder/pipe" 4>&-
 rm -f "$folder/pipe"
 mv "$end" "$folder/status" || give_up
 sync "$folder" 2>/dev/null
@@ -85,6 +88,11 @@ export class CommandRun {
   /** Whether the command was begun, as far as is known now. */
   get begun(): boolean {
     return this.#identity() !== undefined;
+  }
+
+  /** Whether its output is still being copied to the file, which holds the first of it. */
+  get copying(): boolean {
+    return existsSync(join(this.folder, 'copying'));
   }
 
   /** Starts the command unless that was done already. UNAVAILABLE: no process could be made. */
@@ -148,8 +156,7 @@ export class CommandRun {
    */
   async lastLine(): Promise<string> {
     const asked = this.#clock.now();
-    while (this.#read('copied') === undefined && this.#clock.now() - asked < COPY_MAX)
-      await pause(this.#clock, POLL);
+    while (this.copying && this.#clock.now() - asked < COPY_MAX) await pause(this.#clock, POLL);
     try {
       const lines = readFileSync(this.outputFile, 'utf8').trimEnd().split('\n');
       return lines.at(-1)!.slice(-LAST_LINE_MAX);
