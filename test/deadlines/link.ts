@@ -37,7 +37,8 @@ const sentBy = (migration: () => Followed | undefined) => (): number | undefined
 export const link: Experiment = async (context: Context) => {
   const { t, say } = context;
   const findings: Finding[] = [];
-  const bed = await TestBed.create(t, { a: { rate: RATE }, b: { rate: RATE } });
+  // In one drop-tail queue three connections of anybody do not share evenly, and these are to be compared.
+  const bed = await TestBed.create(t, { a: { rate: RATE, fair: true }, b: { rate: RATE } });
   const [a, b] = [bed.host('a'), bed.host('b')];
   const [source, target] = await Promise.all([a.startDaemon(t), b.startDaemon(t)]);
   const pair: Pair = { source, target };
@@ -80,6 +81,16 @@ export const link: Experiment = async (context: Context) => {
   findings.push(atLeast('greedy TCP alone, of the rate of the cable', loadAlone / RATE, 0.9));
   await load.stop();
   load = undefined;
+
+  say('three loads');
+  const loads: SocketLoad[] = [];
+  for (const _ of IMAGES) loads.push(await SocketLoad.start(t, a, b));
+  await sleep(2000);
+  const before = loads.map((each) => each.bytes);
+  await sleep(6000);
+  const carried = loads.map((each, i) => each.bytes - before[i]!);
+  findings.push(figure('three greedy TCP connections, Jain index', jainIndex(carried)));
+  for (const each of loads) await each.stop();
 
   say('one migration alone');
   await start(0);
