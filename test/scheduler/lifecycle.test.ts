@@ -209,6 +209,80 @@ t.test('one move at a time of a host; the next waits in sync', async (t) => {
   t.equal(world.driver.begun, 2);
 });
 
+/** A task that is being moved, and one of the same hosts that is in sync and waits for its place. */
+const waiting = async (world: SchedulerWorld): Promise<[string, string, string]> => {
+  const first = await world.submit();
+  const second = await world.submit({ vm: 'vm2', images: ['vm2.raw'] });
+  await world.untilState(first.id, 'copying');
+  await world.untilState(second.id, 'copying');
+  world.hosts.set(world.hosts.of('vm1.raw').snapshot.id, 'mirroring');
+  await world.untilState(first.id, 'handing-over');
+  const migration = world.hosts.of('vm2.raw').snapshot.id;
+  world.hosts.set(migration, 'mirroring');
+  await world.until(() => /waits for other moves/.test(world.scheduler.get(second.id).reason), 'it waits');
+  return [first.id, second.id, migration];
+};
+
+t.test(
+  'disks that lose their target while the VM waits for its place are in sync again before it moves',
+  async (t) => {
+    const world = await SchedulerWorld.open(t);
+    const [first, second, migration] = await waiting(world);
+    world.hosts.set(migration, 'interrupted');
+    await world.until(
+      () => /has lost b/.test(world.scheduler.get(second).reason),
+      'it is noted while it waits',
+    );
+    world.driver.end(first, 'moved');
+    await world.untilState(first, 'done');
+    t.equal(world.driver.begun, 1, 'its place is free, its disks are not in sync');
+    world.hosts.set(migration, 'dirty-resend');
+    await world.until(() => /copies again/.test(world.scheduler.get(second).reason), 'it is noted');
+    t.equal(world.scheduler.get(second).state, 'copying');
+    world.hosts.set(migration, 'mirroring');
+    await world.untilState(second, 'handing-over');
+    t.equal(world.driver.begun, 2);
+  },
+);
+
+t.test('a source that cannot be asked is asked once more before the VM moves', async (t) => {
+  const world = await SchedulerWorld.open(t);
+  const [first, second, migration] = await waiting(world);
+  world.hosts.unreachable('a', true);
+  world.hosts.set(migration, 'interrupted');
+  world.driver.end(first, 'moved');
+  await world.clock.advance(60_000);
+  t.equal(world.driver.begun, 1);
+  world.hosts.set(migration, 'dirty-resend');
+  world.hosts.unreachable('a', false);
+  await world.until(() => /copies again/.test(world.scheduler.get(second).reason), 'it is noted');
+  t.equal(world.driver.begun, 1);
+});
+
+for (const state of ['cancelled', 'completed'] as const)
+  t.test(`a migration that is ${state} while the VM waits for its place: it does not move`, async (t) => {
+    const world = await SchedulerWorld.open(t);
+    const [first, second, migration] = await waiting(world);
+    world.hosts.set(migration, state);
+    world.driver.end(first, 'moved');
+    await world.untilState(second, state === 'completed' ? 'done' : 'failed');
+    t.equal(world.driver.begun, 1);
+  });
+
+for (const state of ['interrupted', 'paused'] as const)
+  t.test(`disks that are ${state} while the VM is being moved: it stays on the source`, async (t) => {
+    const world = await SchedulerWorld.open(t);
+    const { id } = await world.submit();
+    await world.untilState(id, 'copying');
+    world.hosts.set('m1', 'mirroring');
+    await world.untilState(id, 'handing-over');
+    world.hosts.set('m1', state);
+    const task = await world.untilState(id, 'failed');
+    t.match(task.error?.message, `not in sync any more while the VM was being moved (${state})`);
+    t.equal([...world.driver.moves.values()][0]!.state, 'stopped');
+    t.equal(world.driver.rollbacks, 1);
+  });
+
 t.test('a deadline that passes before the start fails the task with why it waited', async (t) => {
   const world = await SchedulerWorld.open(t);
   const first = await world.submit({ driver: 'none' });

@@ -45,6 +45,26 @@ t.test('a move that a new scheduler finds under way keeps its place', async (t) 
   await world.untilState(second.id, 'handing-over');
 });
 
+t.test(
+  'a move that was put on disk and not begun does not begin with disks that are not in sync',
+  async (t) => {
+    const world = await SchedulerWorld.open(t);
+    const { id } = await world.submit();
+    await world.untilState(id, 'copying');
+    world.hosts.set('m1', 'mirroring');
+    await world.untilState(id, 'handing-over');
+    await world.restart();
+    // As if the scheduler before had ended between the two.
+    world.driver.moves.clear();
+    world.driver.begun = 0;
+    await world.restart();
+    world.hosts.set('m1', 'interrupted');
+    const task = await world.untilState(id, 'failed');
+    t.match(task.error?.message, /not in sync any more/);
+    t.equal(world.driver.begun, 0);
+  },
+);
+
 t.test('a host that the topology has lost harms nobody else', async (t) => {
   const world = await SchedulerWorld.open(t);
   world.hosts.put('c', 'vm9.raw');

@@ -5,6 +5,10 @@ import { beginHandOver } from './hand-over-step.js';
 import { watchMigration } from './migration-watch.js';
 import type { RunContext } from './run-context.js';
 
+const COPIES: readonly MigrationSnapshot['state'][] = ['bulk-copy', 'dirty-resend'];
+/** What copying may follow that was over, or stood still. */
+const HALTS: readonly MigrationSnapshot['state'][] = ['interrupted', 'paused', 'mirroring'];
+
 export const copyDisks = async (context: RunContext, signal: AbortSignal): Promise<void> => {
   const { hosts, clock } = context.env;
   const { source, driver, vmMoved } = context.task;
@@ -40,7 +44,8 @@ const noteHalt = (
   if (state === 'interrupted')
     book.note(id, `${source} has lost ${target} and tries again: ${error?.message ?? 'no reason given'}`);
   else if (state === 'paused') book.note(id, `paused at ${source}`);
-  else if (before === 'interrupted' || before === 'paused') book.note(id, 'copies again');
+  else if (before !== undefined && HALTS.includes(before) && COPIES.includes(state))
+    book.note(id, 'copies again');
 };
 
 /** Whether the step is over. */
@@ -54,9 +59,8 @@ const onReport = async (
   switch (snapshot.state) {
     case 'mirroring':
     case 'cutover': {
-      if (nothingToMove)
-        context.enter({ kind: 'finishing', migrationId }, 'in sync: handing the images over');
-      else await beginHandOver(context, migrationId, signal);
+      if (!nothingToMove) return beginHandOver(context, migrationId, signal);
+      context.enter({ kind: 'finishing', migrationId }, 'in sync: handing the images over');
       return true;
     }
     case 'completed':

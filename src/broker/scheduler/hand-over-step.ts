@@ -1,99 +1,174 @@
 /** Step `handing-over`: a driver moves the VM. */
 import { formatDuration } from '../../leaves/duration.js';
 import { MigrateFsError } from '../../leaves/errors.js';
-import type { MigrationSnapshot } from '../../leaves/migration.js';
+import { isFinal } from '../../leaves/migration.js';
 import { millis } from '../../leaves/units.js';
 import { firstWritePatience } from './finish-step.js';
 import type { MoveProgress } from './hypervisor-driver.js';
+import type { MigrationView } from './migration-watch.js';
 import { watchMigration } from './migration-watch.js';
 import type { RunContext } from './run-context.js';
 
 /** Between two reports of a move that are shown. */
 const REPORT_PERIOD = millis(500);
 
-/** Waits for a place among the moves of both hosts, and moves the VM. */
+/**
+ * Waits for a place among the moves of both hosts, and moves the VM. False: it was not begun, because the disks are not in
+ * sync any more.
+ */
 export const beginHandOver = async (
   context: RunContext,
   migrationId: string,
   signal: AbortSignal,
-): Promise<void> => {
-  const { moves, book } = context.env;
+): Promise<boolean> => {
   const { source, target, driver } = context.task;
   try {
     context.driver();
   } catch (error) {
     if (!(error instanceof MigrateFsError)) throw error;
-    return context.beginRollBack('failed', error.message, error.code);
+    context.beginRollBack('failed', error.message, error.code);
+    return true;
   }
-  const hosts = [source, target];
-  const waits = !hosts.every((host) => moves.isFree(host));
+  const { moves, book } = context.env;
+  const waits = ![source, target].every((host) => moves.isFree(host));
   if (waits) book.note(context.id, `in sync; waits for other moves of ${source} or ${target}`);
-  const release = await moves.take(hosts, signal);
+  const release = await placeWhileInSync(context, migrationId, signal);
+  if (!release) return false;
   try {
     context.enter(
       { kind: 'handing-over', migrationId },
       `in sync${waits ? ' still' : ''}: driver ${driver} moves the VM to ${target}`,
     );
-    await handOver(context, signal);
+    await handOver(context, migrationId, signal);
   } finally {
     release();
   }
+  return true;
 };
 
 /** Goes on with a move that a scheduler before this one has begun; it had its places. */
 export const resumeHandOver = async (context: RunContext, signal: AbortSignal): Promise<void> => {
-  const { source, target } = context.task;
+  const { source, target, state } = context.task;
+  if (state.kind !== 'handing-over') return;
   const release = await context.env.moves.take([source, target], signal);
   try {
-    await handOver(context, signal);
+    // Perhaps it was not begun, and a driver that is asked for it begins.
+    const view = await present(context, state.migrationId, signal);
+    if (isInSync(view)) await handOver(context, state.migrationId, signal);
+    else breakOff(context, outOfSync(view));
   } finally {
     release();
   }
 };
 
-const handOver = async (context: RunContext, signal: AbortSignal): Promise<void> => {
+/** Resolves with how to give the places back, as soon as they are free; undefined: the disks are not in sync any more. */
+const placeWhileInSync = async (
+  context: RunContext,
+  migrationId: string,
+  signal: AbortSignal,
+): Promise<(() => void) | undefined> => {
+  const { source, target } = context.task;
+  let release: (() => void) | undefined;
+  try {
+    await whileInSync(context, migrationId, signal, async (inSync) => {
+      release = await context.env.moves.take([source, target], inSync);
+    });
+    // What is followed may be late, where the source could not be asked.
+    const view = await present(context, migrationId, signal);
+    if (isInSync(view) && !isEnded(view)) return release;
+  } catch (error) {
+    if (signal.aborted || !(error instanceof MigrateFsError)) {
+      release?.();
+      throw error;
+    }
+  }
+  release?.();
+  return undefined;
+};
+
+/** Calls `work` with a signal that aborts, with an error that says why, as soon as the disks are not in sync any more. */
+const whileInSync = async (
+  context: RunContext,
+  migrationId: string,
+  signal: AbortSignal,
+  work: (inSync: AbortSignal) => Promise<void>,
+): Promise<void> => {
   const { hosts, clock } = context.env;
-  const { source, target, state } = context.task;
-  if (state.kind !== 'handing-over') return;
-  const { migrationId } = state;
-  const broken = new AbortController();
+  const lost = new AbortController();
+  const over = new AbortController();
+  const ended = AbortSignal.any([signal, over.signal]);
   const follow = async (): Promise<void> => {
-    for await (const view of watchMigration(hosts, source, migrationId, clock, both)) {
+    for await (const view of watchMigration(hosts, context.task.source, migrationId, clock, ended)) {
       if (view.kind === 'seen') context.report(view.snapshot);
-      const ended = view.kind === 'seen' && ['failed', 'cancelled'].includes(view.snapshot.state);
-      if (view.kind === 'gone' || ended) broken.abort(brokenMigration(view));
+      if (view.kind !== 'unreachable' && !isInSync(view)) lost.abort(outOfSync(view));
     }
   };
-  const over = new AbortController();
-  const both = AbortSignal.any([signal, over.signal]);
   const following = follow().catch(() => undefined);
-  const progress = new MoveReports(context);
   try {
-    await context
-      .driver()
-      .move(context.job(migrationId), AbortSignal.any([signal, broken.signal]), progress.take);
-    over.abort();
-    const { vmDowntime } = progress.last;
-    const patience = firstWritePatience(context);
-    const next =
-      patience > 0
-        ? `; ${target} takes the images over at its first write, or after ${formatDuration(patience)}`
-        : '';
-    const still = vmDowntime === undefined ? '' : `, which stood still for ${formatDuration(vmDowntime)}`;
-    context.enter(
-      { kind: 'finishing', migrationId },
-      `${context.cancelled.aborted ? 'too late to cancel: ' : ''}the driver has moved the VM${still}${next}`,
-      { vmMoved: true, cancelWanted: false, ...(vmDowntime !== undefined && { vmDowntime }) },
-    );
-  } catch (error) {
-    signal.throwIfAborted();
-    if (!(error instanceof MigrateFsError)) throw error;
-    context.beginRollBack('failed', error.message, error.code);
+    await work(AbortSignal.any([signal, lost.signal]));
   } finally {
     over.abort();
     await following;
   }
 };
+
+const handOver = async (context: RunContext, migrationId: string, signal: AbortSignal): Promise<void> => {
+  const { target } = context.task;
+  const progress = new MoveReports(context);
+  try {
+    await whileInSync(context, migrationId, signal, (inSync) =>
+      context.driver().move(context.job(migrationId), inSync, progress.take),
+    );
+  } catch (error) {
+    signal.throwIfAborted();
+    if (!(error instanceof MigrateFsError)) throw error;
+    return breakOff(context, error);
+  }
+  const { vmDowntime } = progress.last;
+  const patience = firstWritePatience(context);
+  const next =
+    patience > 0
+      ? `; ${target} takes the images over at its first write, or after ${formatDuration(patience)}`
+      : '';
+  const still = vmDowntime === undefined ? '' : `, which stood still for ${formatDuration(vmDowntime)}`;
+  context.enter(
+    { kind: 'finishing', migrationId },
+    `${context.cancelled.aborted ? 'too late to cancel: ' : ''}the driver has moved the VM${still}${next}`,
+    { vmMoved: true, cancelWanted: false, ...(vmDowntime !== undefined && { vmDowntime }) },
+  );
+};
+
+const breakOff = (context: RunContext, { message, code }: MigrateFsError): void =>
+  context.beginRollBack('failed', message, code);
+
+type Answer = Exclude<MigrationView, { readonly kind: 'unreachable' }>;
+
+/** What the source says of the migration now; it is asked until it answers. */
+const present = async (context: RunContext, migrationId: string, signal: AbortSignal): Promise<Answer> => {
+  const { hosts, clock } = context.env;
+  for await (const view of watchMigration(hosts, context.task.source, migrationId, clock, signal))
+    if (view.kind !== 'unreachable') return view;
+  throw new Error('a watch of a migration ended before it began');
+};
+
+/** Whether the target has every write of the guest, as a VM that is moved there needs. */
+const isInSync = (view: Answer): boolean =>
+  view.kind === 'seen' && ['mirroring', 'cutover', 'completed'].includes(view.snapshot.state);
+
+const isEnded = (view: Answer): boolean => view.kind === 'gone' || isFinal(view.snapshot.state);
+
+const outOfSync = (view: Answer): MigrateFsError => {
+  if (view.kind === 'gone') return ended('its daemon forgot it');
+  const { state, error } = view.snapshot;
+  if (isEnded(view)) return ended(error?.message ?? state);
+  return new MigrateFsError(
+    'ABORTED',
+    `the disks were not in sync any more while the VM was being moved (${state}${error ? `: ${error.message}` : ''})`,
+  );
+};
+
+const ended = (why: string): MigrateFsError =>
+  new MigrateFsError('ABORTED', `the migration ended while the VM was being moved: ${why}`);
 
 /** What a driver reports of its move, shown now and then. */
 class MoveReports {
@@ -117,11 +192,3 @@ class MoveReports {
     book.setMove(this.#context.id, progress);
   };
 }
-
-const brokenMigration = (view: {
-  readonly kind: string;
-  readonly snapshot?: MigrationSnapshot;
-}): MigrateFsError => {
-  const why = view.snapshot?.error?.message ?? (view.snapshot ? view.snapshot.state : 'its daemon forgot it');
-  return new MigrateFsError('ABORTED', `the migration ended while the VM was being moved: ${why}`);
-};
