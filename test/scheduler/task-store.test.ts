@@ -1,5 +1,7 @@
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
+import { rmSync } from 'node:fs';
+import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
 import { open } from 'lmdb';
@@ -10,6 +12,7 @@ import { millis } from '../../src/leaves/units.js';
 import { ManualClock } from '../support/manual-clock.js';
 import { unwatched } from '../support/run.js';
 import { guardProcess, releaseProcess, scratchDir } from '../support/scratch.js';
+import { fillDisk, smallDisk } from '../support/small-disk.js';
 import { taskExample } from '../support/task-example.js';
 
 const WRITER = fileURLToPath(new URL('../support/store-process.js', import.meta.url));
@@ -101,6 +104,29 @@ t.test('of many decisions the newest are kept, and that older ones are missing i
   t.ok(
     numbers.every((number, index) => index === 0 || number === numbers[index - 1]! + 1),
     'without gaps',
+  );
+});
+
+t.test('a disk that was full harms no task once there is room', async (t) => {
+  const folder = join(scratchDir(t, 'queue'), 'disk');
+  await smallDisk(t, folder, 4 << 20);
+  const store = await TaskStore.open(join(folder, 'queue'));
+  t.teardown(() => store.close());
+  store.save(taskExample, { at, text: 'the first' });
+  await fillDisk(folder, 0);
+  let written = 0;
+  t.throws(
+    () => {
+      for (; written < 100; written++)
+        store.note(taskExample.number, { at, text: `${written} ${'x'.repeat(8192)}` });
+    },
+    { code: 'RESOURCE_EXHAUSTED', message: /No space left/ },
+  );
+  rmSync(join(folder, 'ballast'));
+  store.note(taskExample.number, { at, text: 'the last' });
+  t.same(
+    store.decisions(taskExample.number).map(({ text }) => text.split(' x')[0]),
+    ['the first', ...Array.from({ length: written }, (_, i) => `${i}`), 'the last'],
   );
 });
 

@@ -140,6 +140,8 @@ export class TaskStore implements AsyncDisposable {
     try {
       this.#db.transactionSync(change);
     } catch (error) {
+      // They may be ahead of what is on disk.
+      this.#ranges.clear();
       throw new QueueError(`cannot write the queue in ${this.folder}: ${(error as Error).message}`, {
         cause: error,
       });
