@@ -17,7 +17,15 @@ import {
 import { join } from 'node:path';
 import koffi from 'koffi';
 import t from 'tap';
+import { createBackingCalls } from '../../src/fs/backing-calls.js';
+import { Errno } from '../../src/fs/errno.js';
+import { ImageIo } from '../../src/fs/image-io.js';
+import { GraceCounters, ImageTable } from '../../src/fs/image-table.js';
 import { alignedBytes } from '../../src/fs/kernel/aligned-memory.js';
+import { DataOperations, dataRequest } from '../../src/fs/kernel/data-operations.js';
+import { HandleAllocator, HandleTable } from '../../src/fs/kernel/handle-table.js';
+import { Opcode } from '../../src/fs/kernel/protocol.js';
+import { ReplyBuffer } from '../../src/fs/kernel/reply.js';
 import {
   FALLOC_FL_KEEP_SIZE,
   FALLOC_FL_PUNCH_HOLE,
@@ -28,6 +36,7 @@ import {
   SEEK_HOLE,
 } from '../../src/fs/libc.js';
 import { GiB, KiB, MiB } from '../../src/leaves/units.js';
+import { FileUser } from '../support/file-user.js';
 import { KernelMount } from '../support/kernel-mount.js';
 
 const fio = (directory: string, ...options: string[]) =>
@@ -44,6 +53,57 @@ const fio = (directory: string, ...options: string[]) =>
     ],
     { stdio: 'pipe', timeout: 60_000 },
   );
+
+/** A request that is performed after its caller was killed and its file closed. */
+t.test('a request of a handle that is free by then is answered, and the thread goes on', async (t) => {
+  const table = new ImageTable();
+  const handles = new HandleAllocator(new HandleTable());
+  const operations = new DataOperations({
+    table,
+    handles: handles.table,
+    io: new ImageIo(table, new GraceCounters(), 0, createBackingCalls(), () => {}),
+    reply: new ReplyBuffer(4 * KiB),
+    route: () => t.fail('nothing is routed'),
+  });
+  const handle = handles.allocate(openSync('/dev/null', 'r'), 0);
+  closeSync(handles.table.fd(handle));
+  handles.free(handle);
+  const request = dataRequest(alignedBytes(4 * KiB, 0), -1);
+  for (const [opcode, word] of [
+    [Opcode.READ, 10],
+    [Opcode.FSYNC, 10],
+    [Opcode.LSEEK, 10],
+    [Opcode.GETATTR, 12],
+  ] as const) {
+    request.words.fill(0);
+    request.words[1] = opcode;
+    request.words[word] = handle;
+    t.equal(operations.serve(request), -Errno.EBADF, `opcode ${opcode}`);
+  }
+});
+
+t.test('a process that is killed while it waits for its flush takes nothing along', async (t) => {
+  // Every flush goes to a thread of its own then, which takes a while to start.
+  const mount = await KernelMount.start(t, { workers: 1 });
+  writeFileSync(mount.path('image'), 'before');
+  const user = await FileUser.start(t, mount.path('image'));
+  const inFlush = (): boolean =>
+    readFileSync(`/proc/${user.pid}/syscall`, 'utf8').startsWith(`${process.arch === 'x64' ? 74 : 82} `);
+  let synced = false;
+  void user.sync().then(() => {
+    synced = true;
+  });
+  // Or it is through already.
+  while (!(synced || inFlush())) await new Promise(setImmediate);
+  user.kill('SIGKILL');
+  await user.ended;
+  const fd = openSync(mount.path('image'), 'r+');
+  writeSync(fd, 'after', 0);
+  fsyncSync(fd);
+  closeSync(fd);
+  t.equal(readFileSync(join(mount.dir, 'image'), 'utf8'), 'aftere');
+  t.ok(mount.mounted);
+});
 
 t.test('O_DIRECT passes aligned data of every size, and refuses what the backing file refuses', async (t) => {
   const mount = await KernelMount.start(t);

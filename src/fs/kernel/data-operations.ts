@@ -3,6 +3,7 @@ import { RECORD_HEAD_BYTES, RecordHead } from '../../leaves/stream-record.js';
 import { Errno } from '../errno.js';
 import type { ImageIo } from '../image-io.js';
 import { ROUTED } from '../image-io.js';
+import { NO_SLOT } from '../image-registry.js';
 import type { ImageSlot, ImageTable } from '../image-table.js';
 import { close, fdatasync, fsync, lastErrno, lseek, openAgain, preadTo } from '../libc.js';
 import type { LaneRequest } from '../mirror-lane.js';
@@ -63,6 +64,12 @@ export const handleOf = (words: Uint32Array): number =>
 
 /** Whether the request may take seconds although nothing is wrong. */
 export const isFlush = (opcode: number): boolean => opcode === Opcode.FSYNC || opcode === Opcode.FALLOCATE;
+
+/**
+ * Of a request that was ended before it was performed, because its caller was killed: the file may be closed since, and the
+ * handle free or another file's. The kernel does not wait for this answer.
+ */
+const FORGOTTEN = -Errno.EBADF;
 
 /** What a write asks to be durable before it is answered: no FSYNC follows one that bypasses the page cache. */
 const syncOf = (flags: number): 'data' | 'all' | undefined =>
@@ -201,8 +208,9 @@ export class DataOperations {
   #fsync(request: DataRequest): number {
     const { handles, io } = this.#parts;
     const { words } = request;
-    const fd = handles.fd(words[10]!);
     const slot = handles.slot(words[10]!);
+    const fd = handles.fd(words[10]!);
+    if (slot === NO_SLOT) return FORGOTTEN;
     const datasync = (words[12]! & FSYNC_DATASYNC) !== 0;
     const result = io.fsync(slot, fd, datasync, request);
     if (result === ANSWERED_LATER) return NO_REPLY;
@@ -237,10 +245,11 @@ export class DataOperations {
 
   #getAttributes(words: Uint32Array): number {
     const { handles, table, reply } = this.#parts;
-    const handle = words[12]!;
-    const result = this.#stat.ofDescriptor(handles.fd(handle));
+    const slot = handles.slot(words[12]!);
+    if (slot === NO_SLOT) return FORGOTTEN;
+    const result = this.#stat.ofDescriptor(handles.fd(words[12]!));
     if (result < 0) return result;
-    const valid = table.uncached(handles.slot(handle)) ? 0 : VALID_SECONDS;
+    const valid = table.uncached(slot) ? 0 : VALID_SECONDS;
     return putAttributesReply(reply.words, 0, this.#stat, valid);
   }
 
