@@ -56,11 +56,14 @@ t.test(
 );
 
 t.test('no file is made in the folder of a command that has ended: it may be deleted', async (t) => {
-  const run = new CommandRun(join(scratchDir(t, 'run'), 'run'), systemClock);
-  await run.start(sh('echo printed; (sleep 0.5; echo late) & exit 0'), env);
+  const folder = scratchDir(t, 'run');
+  const go = join(folder, 'go');
+  const run = new CommandRun(join(folder, 'run'), systemClock);
+  await run.start(sh(`echo printed; (until [ -e "${go}" ]; do sleep 0.05; done; echo late) & exit 0`), env);
   t.same(await run.end(), { status: 0, how: 'ended' });
   const files = readdirSync(run.folder);
   t.ok(run.copying, 'its output is still open');
+  writeFileSync(go, '');
   await waitFor(() => !run.copying, 'its output is closed');
   t.same(
     readdirSync(run.folder).filter((name) => !files.includes(name)),

@@ -58,6 +58,7 @@ mv "$end" "$folder/status" || give_up
 sync "$folder" 2>/dev/null
 "$@" </dev/null >&3 2>&1 3>&-
 printf '%-7s\\n' "$?" 1<>"$folder/status"
+exec 3>&-
 sync "$folder/status" 2>/dev/null
 `;
 
@@ -124,8 +125,10 @@ export class CommandRun {
       const status = this.#status();
       if (status !== undefined) return { status, how: 'ended' };
       if (this.#clock.now() - asked > CLAIM_MAX) this.#forbid();
-      const identity = this.#identity();
-      if (identity ? !isRunning(identity) : this.#read('claim') !== undefined) return this.#result();
+      // Once: it may be made between two looks.
+      const claim = this.#read('claim');
+      const identity = identityOf(claim);
+      if (identity ? !isRunning(identity) : claim !== undefined) return this.#result();
       await pause(this.#clock, POLL, signal);
     }
   }
@@ -180,8 +183,7 @@ export class CommandRun {
   }
 
   #identity(): ProcessIdentity | undefined {
-    const [pid, startTime, bootId] = this.#read('claim')?.split(' ') ?? [];
-    return pid && startTime && bootId ? { pid: Number(pid), startTime, bootId } : undefined;
+    return identityOf(this.#read('claim'));
   }
 
   /** Unless a wrapper has made the claim, none will: one may have been started by a process that is gone. */
@@ -220,6 +222,11 @@ export class CommandRun {
     }
   }
 }
+
+const identityOf = (claim: string | undefined): ProcessIdentity | undefined => {
+  const [pid, startTime, bootId] = claim?.split(' ') ?? [];
+  return pid && startTime && bootId ? { pid: Number(pid), startTime, bootId } : undefined;
+};
 
 const noRoom = (folder: string, cause: unknown): MigrateFsError =>
   new MigrateFsError(
