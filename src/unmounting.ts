@@ -53,6 +53,11 @@ export class Unmounting {
         'FAILED_PRECONDITION',
         `this daemon serves ${own}, not ${mountpoint}: name the other one's control address with --server`,
       );
+    if (this.#detached)
+      throw new MigrateFsError(
+        'FAILED_PRECONDITION',
+        `${own} is detached already: the daemon ends when the last open file is closed`,
+      );
     if (!lazy) await this.#refuseWhileMigrating();
     const copies = await mountCopies(own);
     const holders: Holder[] = [];

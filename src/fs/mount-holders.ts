@@ -3,35 +3,16 @@ import { readdir, readFile, readlink } from 'node:fs/promises';
 import { pause, systemClock } from '../leaves/clock.js';
 import { millis } from '../leaves/units.js';
 import type { Holder } from '../leaves/unmount.js';
+import type { Mount } from './mount-table.js';
+import { mountOf, mountsAt } from './mount-table.js';
 
 /** A process that faults in a page of a stuck image may keep its maps locked: look without them then. */
 const MAPS_MAX = millis(500);
 
-interface Mount {
-  readonly id: string;
-  /** As mountinfo writes it: major:minor. */
-  readonly number: string;
-  /** As /proc/PID/maps writes it. */
-  readonly device: string;
-  readonly path: string;
-}
-
-const unescaped = (text: string): string =>
-  text.replaceAll(/\\([0-7]{3})/g, (_, octal: string) => String.fromCharCode(Number.parseInt(octal, 8)));
-
 const hex = (number: string): string => Number(number).toString(16).padStart(2, '0');
 
-const findMount = async (mountpoint: string): Promise<Mount | undefined> => {
-  const lines = (await readFile('/proc/self/mountinfo', 'utf8')).split('\n');
-  for (const line of lines.reverse()) {
-    const [before = '', after = ''] = line.split(' - ');
-    const [id = '', , device = '', , path = ''] = before.split(' ');
-    if (!after.startsWith('fuse.migratefs ') || unescaped(path) !== mountpoint) continue;
-    const [major = '', minor = ''] = device.split(':');
-    return { id, number: device, device: `${hex(major)}:${hex(minor)}`, path: mountpoint };
-  }
-  return undefined;
-};
+const findMount = (mountpoint: string): Mount | undefined =>
+  mountsAt(mountpoint).findLast(({ type }) => type === 'fuse.migratefs');
 
 const ofDescriptors = async (pid: string, { id }: Mount): Promise<string | undefined> => {
   for (const fd of await readdir(`/proc/${pid}/fd`)) {
@@ -49,7 +30,9 @@ const ofDirectories = async (pid: string, { path }: Mount): Promise<string | und
   return undefined;
 };
 
+/** /proc/PID/maps writes the device in hexadecimal. */
 const ofMaps = async (pid: string, { device }: Mount): Promise<string | undefined> => {
+  const mapped = device.split(':').map(hex).join(':');
   const stop = new AbortController();
   const late = pause(systemClock, MAPS_MAX, stop.signal).then(
     () => '',
@@ -59,7 +42,7 @@ const ofMaps = async (pid: string, { device }: Mount): Promise<string | undefine
   stop.abort();
   for (const line of maps.split('\n')) {
     const [, , , where, , ...path] = line.split(/ +/);
-    if (where === device) return path.join(' ');
+    if (where === mapped) return path.join(' ');
   }
   return undefined;
 };
@@ -69,7 +52,7 @@ const ofMaps = async (pid: string, { device }: Mount): Promise<string | undefine
  * there, and is not told of its end, keeps it alive. Look for them before it is unmounted; `then` tells who has it still.
  */
 export const mountCopies = async (mountpoint: string): Promise<() => Promise<readonly Holder[]>> => {
-  const mount = await findMount(mountpoint);
+  const mount = findMount(mountpoint);
   return async () => {
     const holders: Holder[] = [];
     const namespaces = new Set<string>();
@@ -81,10 +64,10 @@ export const mountCopies = async (mountpoint: string): Promise<() => Promise<rea
         if (namespaces.has(namespace)) continue;
         namespaces.add(namespace);
         const lines = (await readFile(`/proc/${pid}/mountinfo`, 'utf8')).split('\n');
-        const line = lines.find((each) => each.split(' ')[2] === mount.number);
-        if (line === undefined) continue;
+        const copy = lines.map(mountOf).find(({ device }) => device === mount.device);
+        if (!copy) continue;
         const command = (await readFile(`/proc/${pid}/comm`, 'utf8')).trim();
-        holders.push({ pid: Number(pid), command, path: unescaped(line.split(' ')[4]!) });
+        holders.push({ pid: Number(pid), command, path: copy.path });
       } catch {
         // It has ended meanwhile.
       }
@@ -95,7 +78,7 @@ export const mountCopies = async (mountpoint: string): Promise<() => Promise<rea
 
 /** One entry a process; what this process itself has open does not count. */
 export const mountHolders = async (mountpoint: string): Promise<readonly Holder[]> => {
-  const mount = await findMount(mountpoint);
+  const mount = findMount(mountpoint);
   if (!mount) return [];
   const holders: Holder[] = [];
   for (const pid of await readdir('/proc')) {

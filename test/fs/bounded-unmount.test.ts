@@ -3,11 +3,14 @@ import { once } from 'node:events';
 import { closeSync, constants, openSync, readFileSync, writeFileSync, writeSync } from 'node:fs';
 import type { Test } from 'tap';
 import t from 'tap';
+import { mountsAt } from '../../src/fs/mount-table.js';
 import { TRANSPORTS } from '../posix/compare.js';
 import { FileUser } from '../support/file-user.js';
 import { makeSparseImage } from '../support/files.js';
 import { descriptorFlags } from '../support/held-backing.js';
 import { migrate, startPair } from '../support/pair.js';
+import { runOk } from '../support/run.js';
+import { scratchDir } from '../support/scratch.js';
 import type { Transport } from '../support/test-daemon.js';
 import { TestDaemon, within } from '../support/test-daemon.js';
 import { waitFor } from '../support/wait-for.js';
@@ -71,6 +74,35 @@ for (const transport of TRANSPORTS) {
     t.equal(await user.write(0, 'after'), '5');
     await user.close();
     t.equal((await within(daemon.exited, END_MAX_MS, () => 'the daemon does not end')).code, 0);
+  });
+
+  void t.test(`${transport}: unmounted again, what is below the mount stays`, async (t) => {
+    const folder = scratchDir(t, 'below');
+    await runOk('mount', ['-t', 'tmpfs', 'mfs-below', folder]);
+    const daemon = await TestDaemon.start(t, { transport, imageDir: folder, mountpoint: folder });
+    writeFileSync(daemon.at('disk'), 'before');
+    const user = await FileUser.start(t, daemon.at('disk'));
+    t.equal((await daemon.cli(['unmount', folder, '--lazy'])).code, 0);
+    const again = await daemon.cli(['unmount', folder, '--lazy']);
+    t.equal(again.code, 1);
+    t.match(again.stderr, 'detached already: the daemon ends when the last open file is closed');
+    await user.close();
+    await within(daemon.exited, END_MAX_MS, () => 'the daemon does not end');
+    t.same(
+      mountsAt(folder).map(({ source }) => source),
+      ['mfs-below'],
+    );
+  });
+
+  void t.test(`${transport}: what is mounted over the mount is left alone`, async (t) => {
+    const daemon = await TestDaemon.start(t, { transport });
+    await runOk('mount', ['-t', 'tmpfs', 'mfs-above', daemon.mountpoint]);
+    const { code, stderr } = await daemon.cli(['unmount', daemon.mountpoint]);
+    t.equal(code, 1);
+    t.match(stderr, `another file system (mfs-above) is mounted over ${daemon.mountpoint}: unmount that one`);
+    t.equal(mountsAt(daemon.mountpoint).length, 2);
+    await runOk('umount', [daemon.mountpoint]);
+    t.equal((await daemon.cli(['unmount', daemon.mountpoint])).code, 0);
   });
 
   void t.test(`${transport}: migratefs unmount of what nobody uses`, async (t) => {

@@ -17,6 +17,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { Test } from 'tap';
 import t from 'tap';
+import { mountsAt } from '../../src/fs/mount-table.js';
 import { KernelMount } from '../support/kernel-mount.js';
 
 const scratch = (t: Test): string => {
@@ -117,6 +118,16 @@ t.test('a thread that crashes ends the mount instead of hanging it', async (t) =
   t.throws(() => writeSync(fd, 'x'), 'open files fail');
   t.notOk(mount.mounted);
   t.throws(() => closeSync(fd));
+});
+
+t.test('a thread that crashes takes nothing away but the mount', async (t) => {
+  const mount = await KernelMount.start(t, { over: true, ownDisk: true });
+  t.equal(await mount.tell('crash'), 'crashed');
+  await mount.exited;
+  t.same(
+    mountsAt(mount.dir).map(({ source }) => source),
+    ['mfs-disk'],
+  );
 });
 
 t.test('a mount point that is mounted already is busy', async (t) => {

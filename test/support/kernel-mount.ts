@@ -1,5 +1,5 @@
 import type { ChildProcess } from 'node:child_process';
-import { spawn, spawnSync } from 'node:child_process';
+import { execFileSync, spawn, spawnSync } from 'node:child_process';
 import { chmodSync, mkdirSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -52,18 +52,23 @@ export class KernelMount {
     });
   }
 
-  /** `over`: mount over the image directory itself. */
-  static async start(t: Test, options: MountSettings & { over?: boolean } = {}): Promise<KernelMount> {
+  /** `over`: mount over the image directory itself. `ownDisk`: which is a tmpfs. */
+  static async start(
+    t: Test,
+    options: MountSettings & { over?: boolean; ownDisk?: boolean } = {},
+  ): Promise<KernelMount> {
     const base = mkdtempSync(join(tmpdir(), 'mfs-kernel-'));
     const dir = join(base, 'images');
     const mountpoint = options.over ? dir : join(base, 'mnt');
     chmodSync(base, 0o755);
     mkdirSync(dir);
     if (!options.over) mkdirSync(mountpoint);
+    if (options.ownDisk) execFileSync('mount', ['-t', 'tmpfs', 'mfs-disk', dir]);
     const mount = new KernelMount(dir, mountpoint, options);
     t.teardown(async () => {
       spawnSync('umount', ['-l', mountpoint], { stdio: 'ignore' });
       await mount.exited;
+      if (options.ownDisk) spawnSync('umount', ['-l', dir], { stdio: 'ignore' });
       rmSync(base, { recursive: true });
     });
     const line = await mount.answer();

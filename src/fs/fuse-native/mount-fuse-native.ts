@@ -11,8 +11,9 @@ import { ImageIo } from '../image-io.js';
 import { ImageRegistry } from '../image-registry.js';
 import { ImageStoreService } from '../image-store-service.js';
 import { GraceCounters, ImageTable } from '../image-table.js';
-import { checkMountpoint, openFuseDevice, openImageDirectory, unmountFuse } from '../kernel/mount-point.js';
-import { close, duplicate, MNT_DETACH, MNT_FORCE, POLLERR, raiseOpenFilesLimit, rawPoll } from '../libc.js';
+import { checkMountpoint, openFuseDevice, openImageDirectory } from '../kernel/mount-point.js';
+import { close, duplicate, POLLERR, raiseOpenFilesLimit, rawPoll } from '../libc.js';
+import { mountsAt, OwnMount } from '../mount-table.js';
 import type { MountedFileSystem, MountOptions } from '../mounted-file-system.js';
 import { UndoStack } from '../undo-stack.js';
 import { BackingTree } from './backing-tree.js';
@@ -38,18 +39,6 @@ const loadSession = async (): Promise<typeof import('./fuse-session.js')> => {
   }
 };
 
-const isMounted = (mountpoint: string): boolean =>
-  readFileSync('/proc/self/mountinfo', 'utf8')
-    .split('\n')
-    .some((line) => {
-      const [fields, tail] = line.split(' - ');
-      const escaped = mountpoint.replace(
-        /[ \t\n\\]/g,
-        (c) => `\\${c.charCodeAt(0).toString(8).padStart(3, '0')}`,
-      );
-      return fields?.split(' ')[4] === escaped && tail?.startsWith('fuse.migratefs ') === true;
-    });
-
 /** Whether this process has CAP_SYS_ADMIN (capabilities(7); the mask is the line CapEff of proc_pid_status(5)). */
 const mayMount = (): boolean => {
   const CAP_SYS_ADMIN = 21n;
@@ -58,11 +47,13 @@ const mayMount = (): boolean => {
 };
 
 /** In its own process: unmounting writes back mapped pages, which this thread must then serve. */
-const unmount = (mountpoint: string, lazy: boolean): Promise<void> =>
+const unmount = (mount: OwnMount, lazy: boolean): Promise<void> =>
   new Promise((resolve, reject) => {
+    const { path: mountpoint, isOnTop } = mount;
+    if (!isOnTop) return resolve();
     const args = lazy ? ['-i', '-l', mountpoint] : ['-i', mountpoint];
     execFile('umount', args, (error, _stdout, stderr) => {
-      if (!error || !isMounted(mountpoint)) return resolve();
+      if (!error || !mount.isMounted) return resolve();
       reject(
         new MigrateFsError(
           'FAILED_PRECONDITION',
@@ -107,7 +98,7 @@ const checkBeforeMount = (imageDir: string, given: string, longest: number): str
   const mountpoint = checkMountpoint(imageDir, given);
   if (Buffer.byteLength(mountpoint) > longest)
     throw new MigrateFsError('INVALID_ARGUMENT', `the mount point's path is longer than ${longest} bytes`);
-  if (isMounted(mountpoint))
+  if (mountsAt(mountpoint).some(({ type }) => type === 'fuse.migratefs'))
     throw new MigrateFsError(
       'FAILED_PRECONDITION',
       `mount point ${mountpoint} is busy: unmount what is there, or choose another`,
@@ -168,11 +159,12 @@ export const mountFuseNative = async (options: MountOptions): Promise<MountedFil
       cause: error,
     });
   }
+  const mount = new OwnMount(mountpoint);
   // libfuse closes its own when its loop ends.
   const connection = duplicate(fuseDescriptors().find((fd) => !others.has(fd))!);
   undo.keep();
   /** A mount whose daemon has left hangs its users. */
-  const detachAtExit = (): void => unmountFuse(mountpoint, MNT_DETACH | MNT_FORCE);
+  const detachAtExit = (): void => mount.abandon(options.log);
   process.once('exit', detachAtExit);
   const release = (): void => {
     process.removeListener('exit', detachAtExit);
@@ -185,6 +177,7 @@ export const mountFuseNative = async (options: MountOptions): Promise<MountedFil
   };
   let leave = async (): Promise<void> => {};
   const gone = untilGone(connection);
+  void gone.then(() => mount.end());
   return {
     ends: {
       images: table.buffer,
@@ -194,8 +187,8 @@ export const mountFuseNative = async (options: MountOptions): Promise<MountedFil
       store: { port: storeCalls.port2, wake: null },
     },
     transfer: [changes.port2, storeCalls.port2],
-    detach: ({ lazy }) => unmount(mountpoint, lazy),
-    unmount: ({ lazy }) => unmount(mountpoint, lazy),
+    detach: ({ lazy }) => unmount(mount, lazy),
+    unmount: ({ lazy }) => unmount(mount, lazy),
     gone,
     onGone: (next) => {
       leave = next;

@@ -4,7 +4,8 @@ import { pause, systemClock } from '../../leaves/clock.js';
 import { MigrateFsError } from '../../leaves/errors.js';
 import { millis } from '../../leaves/units.js';
 import { GraceCounters, ImageTable, PARTICIPANTS_MAX } from '../image-table.js';
-import { close, exitNow, MNT_DETACH, MNT_FORCE, raiseOpenFilesLimit } from '../libc.js';
+import { close, exitNow, MNT_DETACH, raiseOpenFilesLimit } from '../libc.js';
+import type { OwnMount } from '../mount-table.js';
 import type { MountedFileSystem, MountOptions } from '../mounted-file-system.js';
 import type { ParticipantEnd } from '../participant.js';
 import { UndoStack } from '../undo-stack.js';
@@ -15,7 +16,6 @@ import {
   mountFuse,
   openFuseDevice,
   openImageDirectory,
-  unmountFuse,
 } from './mount-point.js';
 import { Notifier } from './notifier.js';
 import { RequestRing } from './request-ring.js';
@@ -43,7 +43,7 @@ class KernelMount implements MountedFileSystem {
   readonly gone: Promise<void>;
   readonly closed: Promise<void>;
   readonly ready: Promise<void>;
-  readonly #mountpoint: string;
+  readonly #mount: OwnMount;
   readonly #log: Log;
   readonly #stop = new StopFlag();
   readonly #ownerWake = new SharedArrayBuffer(4);
@@ -58,13 +58,13 @@ class KernelMount implements MountedFileSystem {
 
   constructor(
     options: MountOptions,
-    mountpoint: string,
+    mount: OwnMount,
     rootFd: number,
     fuseFds: readonly number[],
     session: Session,
     descriptorsMax: number,
   ) {
-    this.#mountpoint = mountpoint;
+    this.#mount = mount;
     this.#log = options.log;
     this.#notifier = new Notifier(fuseFds[0]!);
     const shared = {
@@ -118,6 +118,7 @@ class KernelMount implements MountedFileSystem {
     this.ready.catch(() => {}); // the constructor's caller waits for it
     this.#owner.ended.catch((error: unknown) => this.#onCrash(error));
     this.gone = this.#crew.ended;
+    void this.gone.then(() => mount.end());
     this.closed = this.#waitForEnd(rootFd, fuseFds);
     this.closed.catch(() => {}); // whoever serves the mount waits for it
     process.once('exit', this.#onExit);
@@ -137,19 +138,15 @@ class KernelMount implements MountedFileSystem {
   }
 
   async detach({ lazy }: { lazy: boolean }): Promise<void> {
-    unmountFuse(this.#mountpoint, lazy ? MNT_DETACH : 0);
+    this.#mount.unmount(lazy ? MNT_DETACH : 0);
   }
 
   /** Threads that wait in read(2) would keep the process from exiting; a mount without a daemon hangs its users. */
   readonly #onExit = (code: number): void => {
-    this.#detach();
+    this.#mount.abandon(this.#log);
     // Node would wait for its threads for as long as their calls take.
     if (this.#crew.stuck > 0 || this.#left.length > 0) exitNow(code);
   };
-
-  #detach(): void {
-    unmountFuse(this.#mountpoint, MNT_DETACH | MNT_FORCE);
-  }
 
   /** A thread that has crashed leaves requests unanswered for ever: end the mount instead, which fails them. */
   #onCrash(error: unknown): void {
@@ -158,7 +155,7 @@ class KernelMount implements MountedFileSystem {
     });
     if (this.#crashed) return;
     this.#crashed = true;
-    this.#detach();
+    this.#mount.abandon(this.#log);
   }
 
   async #waitForEnd(rootFd: number, fuseFds: readonly number[]): Promise<void> {
@@ -214,16 +211,16 @@ export const mountKernel = async (options: MountOptions): Promise<MountedFileSys
   undo.defer(() => {
     for (const fd of fuseFds) close(fd);
   });
-  mountFuse(fuseFds[0]!, imageDir, mountpoint);
-  undo.defer(() => unmountFuse(mountpoint, MNT_DETACH | MNT_FORCE));
+  const mount = mountFuse(fuseFds[0]!, imageDir, mountpoint);
+  undo.defer(() => mount.abandon(options.log));
   const session = initSession(fuseFds[0]!, options.passthrough);
   while (fuseFds.length < workersMax) fuseFds.push(cloneFuseDevice(fuseFds[0]!));
-  const mounted = new KernelMount(options, mountpoint, rootFd, fuseFds, session, descriptorsMax);
+  const mounted = new KernelMount(options, mount, rootFd, fuseFds, session, descriptorsMax);
   undo.keep();
   try {
     await mounted.ready;
   } catch (cause) {
-    unmountFuse(mountpoint, MNT_DETACH | MNT_FORCE);
+    mount.abandon(options.log);
     await mounted.closed;
     throw new MigrateFsError('INTERNAL', 'the file system threads did not start', { cause });
   }

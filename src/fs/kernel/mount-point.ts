@@ -1,4 +1,4 @@
-import { readFileSync, realpathSync, statSync } from 'node:fs';
+import { realpathSync, statSync } from 'node:fs';
 import { MigrateFsError } from '../../leaves/errors.js';
 import { Errno, errnoName } from '../errno.js';
 import {
@@ -12,9 +12,8 @@ import {
   O_RDONLY,
   O_RDWR,
   openat,
-  UMOUNT_NOFOLLOW,
-  umount2,
 } from '../libc.js';
+import { mountsAt, OwnMount } from '../mount-table.js';
 import { TRANSFER_BYTES_MAX } from './protocol.js';
 
 /** _IOR(229, 0, uint32_t) in include/uapi/linux/fuse.h. */
@@ -64,18 +63,11 @@ export const checkMountpoint = (imageDir: string, mountpoint: string): string =>
   return resolved;
 };
 
-/** What mountinfo writes as octal: space, tab, newline, backslash. */
-const unescapeMountPath = (text: string): string =>
-  text.replaceAll(/\\([0-7]{3})/g, (_, octal: string) => String.fromCharCode(Number.parseInt(octal, 8)));
-
-/** The kernel would stack a second FUSE mount on the first; nobody wants that. (proc(5), mountinfo.) */
+/** The kernel would stack a second FUSE mount on the first; nobody wants that. */
 const refuseBusy = (mountpoint: string): void => {
-  for (const line of readFileSync('/proc/self/mountinfo', 'utf8').split('\n')) {
-    const [before = '', after = ''] = line.split(' - ');
-    const [type = '', source = ''] = after.split(' ');
-    if (unescapeMountPath(before.split(' ')[4] ?? '') === mountpoint && /^fuse(\.|$)/.test(type))
-      throw failed(`mount point ${mountpoint} is busy: ${source} is mounted there: unmount it first`);
-  }
+  const fuse = mountsAt(mountpoint).find(({ type }) => /^fuse(\.|$)/.test(type));
+  if (fuse)
+    throw failed(`mount point ${mountpoint} is busy: ${fuse.source} is mounted there: unmount it first`);
 };
 
 export const openFuseDevice = (): number => {
@@ -108,7 +100,7 @@ export const cloneFuseDevice = (fuseFd: number): number => {
 };
 
 /** Mounts; the kernel's INIT request is waiting on `fuseFd` afterwards. */
-export const mountFuse = (fuseFd: number, imageDir: string, mountpoint: string): void => {
+export const mountFuse = (fuseFd: number, imageDir: string, mountpoint: string): OwnMount => {
   const options = [
     `fd=${fuseFd}`,
     'rootmode=40000',
@@ -135,16 +127,6 @@ export const mountFuse = (fuseFd: number, imageDir: string, mountpoint: string):
       throw directoryError('mount point', mountpoint, result);
     default:
       if (result < 0) throw failed(`cannot mount on ${mountpoint}: ${errnoName(result)}`);
+      return new OwnMount(mountpoint);
   }
-};
-
-/** FAILED_PRECONDITION: files are open. `flags`: MNT_DETACH, MNT_FORCE. What is not mounted any more is no error. */
-export const unmountFuse = (mountpoint: string, flags: number): void => {
-  const result = umount2(cString(mountpoint), flags | UMOUNT_NOFOLLOW);
-  if (result >= 0 || result === -Errno.EINVAL || result === -Errno.ENOENT) return;
-  if (result === -Errno.EBUSY)
-    throw failed(
-      `${mountpoint} is in use (fuser -vm ${mountpoint} names the processes): close its files, or detach it lazily`,
-    );
-  throw failed(`cannot unmount ${mountpoint}: ${errnoName(result)}`);
 };
