@@ -59,13 +59,14 @@ export class Seats {
 
   /** Takes announcements in; called now and then, because they hold memory. */
   drain(): void {
+    // First, so that whatever is dropped here is at the observer's already.
+    for (const { port } of this.#free) while (receiveMessageOnPort(port));
     for (let got = receiveMessageOnPort(this.#observer); got; got = receiveMessageOnPort(this.#observer)) {
       const message = got.message as ToParticipant;
       if (message.type !== 'bitmap') continue;
       if (message.bitmap === null) this.#announced.delete(message.slot);
       else this.#announced.set(message.slot, message);
     }
-    for (const { port } of this.#free) while (receiveMessageOnPort(port));
   }
 
   close(): void {
