@@ -41,6 +41,23 @@ for (const phase of phases)
     guest.close();
   });
 
+t.test(
+  'G1: a migration that is ending cannot be paused, which would leave its guests tracked by nobody',
+  async (t) => {
+    const { source, target } = await pair(t);
+    makeImage(source, 'a.img', SIZE);
+    const guest = source.guest('a.img');
+    const { id } = await source.start(['a.img'], target.replica.dataAddress);
+    await source.untilState(id, 'mirroring');
+    const cancelled = source.replica.cancel(id);
+    await t.rejects(source.replica.pause(id), { code: 'FAILED_PRECONDITION', message: /it is ending/ });
+    await t.rejects(source.replica.verify(id), { code: 'FAILED_PRECONDITION', message: /it is ending/ });
+    t.equal((await cancelled).state, 'cancelled');
+    t.equal(await guest.write(0, Buffer.from('on')), 2);
+    guest.close();
+  },
+);
+
 t.test('G4: cancel does not wait for a target that is gone', async (t) => {
   const { source, target } = await pair(t);
   makeImage(source, 'a.img', SIZE);

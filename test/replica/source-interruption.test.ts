@@ -2,8 +2,11 @@ import { closeSync, openSync, writeSync } from 'node:fs';
 import t from 'tap';
 import { parseHostPort } from '../../src/leaves/host-port.js';
 import { MiB, millis } from '../../src/leaves/units.js';
+import { migratefs } from '../../src/replica/wire/generated/data.js';
 import { CutProxy } from '../support/cut-proxy.js';
 import { scratchDir } from '../support/scratch.js';
+import { waitFor } from '../support/wait-for.js';
+import { FakeTarget } from './source-fake-target.js';
 import { makeImage, TestHost, writeOn } from './source-world.js';
 
 const SIZE = 24 * MiB;
@@ -104,6 +107,35 @@ t.test('G2: a comparison that was cut off is made after the next resume', async 
   await source.replica.cutover(id);
   t.ok(source.content('a.img').equals(second.content('a.img')));
 });
+
+for (const [what, instance, compares] of [
+  ['the same run', 'first', false],
+  ['another run, which remembers since a resumption whose answer was lost', 'second', true],
+] as const)
+  t.test(`G2: resumed by ${what} of the target's daemon`, async (t) => {
+    const source = await TestHost.open(t, scratchDir(t, 'source'), { peerTimeout });
+    const target = await FakeTarget.open(t);
+    target.onHello = ({ purpose }) => ({
+      reply: {
+        targetInstance: purpose === migratefs.data.Hello.Purpose.RESUME ? instance : 'first',
+        remembers: true,
+      },
+    });
+    makeImage(source, 'a.img', MiB);
+    const { id } = await source.start(['a.img'], target.address);
+    await source.untilState(id, 'mirroring');
+    let asked = 0;
+    target.onFrame = ({ body }) => {
+      if (body === 'digestRequest') asked++;
+      if (asked > 0) target.close();
+    };
+    target.close();
+    await source.untilState(id, 'interrupted');
+    if (compares) await waitFor(() => asked > 0, 'what it has is compared');
+    else await source.untilState(id, 'mirroring');
+    t.equal(asked > 0, compares);
+    await source.replica.cancel(id);
+  });
 
 t.test('G3: cut while it cuts over, the images have one owner in the end', async (t) => {
   const { source, target, proxy } = await through(t);

@@ -1,4 +1,5 @@
 /** A host without a kernel: real files, the real store and replica host, and guests that call ImageIo themselves. */
+import { randomBytes } from 'node:crypto';
 import { closeSync, constants, existsSync, openSync, readFileSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { MessagePort } from 'node:worker_threads';
@@ -38,6 +39,10 @@ export class Guest {
     this.#slot = slot;
   }
 
+  get mode(): number {
+    return this.#host.table.mode(this.#slot);
+  }
+
   write(offset: number, data: Uint8Array): Promise<number> {
     const result = this.#host.io.write(this.#slot, this.#fd, data, data.length, offset);
     return this.#settle(result, { op: 'write', offset, payload: Uint8Array.from(data) });
@@ -71,6 +76,7 @@ export class TestHost {
   readonly dir: string;
   readonly replica: ReplicaHost;
   readonly io: ImageIo;
+  readonly table: ImageTable;
   readonly log: string[] = [];
   readonly #registry: ImageRegistry;
   readonly #port: MessagePort;
@@ -82,6 +88,7 @@ export class TestHost {
     this.log = log;
     this.replica = replica;
     this.io = world.io;
+    this.table = world.table;
     this.#registry = world.registry;
     this.#port = world.port;
     world.onResult((id, result) => {
@@ -93,9 +100,9 @@ export class TestHost {
   static async open(
     t: Teardown,
     dir: string,
-    options: { port?: number; peerTimeout?: Millis; blockSize?: Bytes } = {},
+    options: { port?: number; peerTimeout?: Millis; blockSize?: Bytes; mirrors?: boolean } = {},
   ): Promise<TestHost> {
-    const world = makeWorld(dir);
+    const world = makeWorld(dir, options.mirrors ?? false);
     const log: string[] = [];
     let ids = 0;
     const replica = await ReplicaHost.open({
@@ -109,6 +116,7 @@ export class TestHost {
       random: () => 0.5,
       newId: () => `id${process.pid}-${world.serial}-${ids++}`,
       hostname: 'test',
+      ...(options.mirrors && { newToken: () => randomBytes(16) }),
       log: (level, message, fields) => {
         log.push(`${level} ${message} ${JSON.stringify(fields ?? {})}`);
         if (process.env['MIGRATEFS_TEST_LOG']) process.stderr.write(`${dir} ${log.at(-1)}\n`);
@@ -194,6 +202,7 @@ export class TestHost {
 
 interface World {
   readonly ends: import('../../src/fs/participant.js').FileSystemEnds;
+  readonly table: ImageTable;
   readonly io: ImageIo;
   readonly registry: ImageRegistry;
   readonly port: MessagePort;
@@ -204,7 +213,7 @@ interface World {
 
 let serials = 0;
 
-const makeWorld = (dir: string): World => {
+const makeWorld = (dir: string, mirrors: boolean): World => {
   const table = new ImageTable();
   const grace = new GraceCounters();
   const registry = new ImageRegistry(table, (error) => {
@@ -232,9 +241,10 @@ const makeWorld = (dir: string): World => {
       images: table.buffer,
       grace: grace.buffer,
       participants: [{ port: participantPorts.port2, wake: null }],
-      mirrors: false,
+      mirrors,
       store: { port: storePorts.port2, wake: null },
     },
+    table,
     io,
     registry,
     port: participantPorts.port1,

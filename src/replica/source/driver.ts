@@ -54,6 +54,8 @@ export class Driver {
   readonly #options: DriverOptions;
   #stage = new AbortController();
   #pauseWanted = false;
+  /** The run of the target's daemon that has, or compared, all that was acknowledged. */
+  #instance = '';
 
   constructor(options: DriverOptions) {
     this.#options = options;
@@ -63,8 +65,9 @@ export class Driver {
     return this.#pauseWanted;
   }
 
-  /** Over a connection that the wire is attached to. */
-  begin(connection: PeerConnection): void {
+  /** Over a connection that the wire is attached to, with that run of the target's daemon. */
+  begin(connection: PeerConnection, instance: string): void {
+    this.#instance = instance;
     this.#watch(connection);
     void this.#drive();
   }
@@ -195,7 +198,9 @@ export class Driver {
     this.#watch(connection);
     status.error = undefined;
     // A comparison that was broken off is still owed, whatever the target remembers since.
-    if (!resumption.remembers) phases.compareFirst();
+    // One that remembers may do so since a resumption whose answer was lost: it had forgotten before.
+    if (!resumption.remembers || resumption.instance !== this.#instance) phases.compareFirst();
+    this.#instance = resumption.instance;
     log('info', 'connected again', { remembers: resumption.remembers, taken: resumption.taken });
     if (resumption.taken && offer.made) offer.accept();
     else if (resumption.taken) this.end('failed', NOT_OFFERED);

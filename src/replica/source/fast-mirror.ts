@@ -95,6 +95,11 @@ export class FastMirror {
     if (link) void this.#left(link, () => {});
   }
 
+  /** It is over: the stream goes, and its lane with the bitmaps. */
+  forget(): void {
+    this.#announced = undefined;
+  }
+
   /** Runs `work` while the replica thread has the images. */
   async without<T>(work: () => Promise<T>): Promise<T> {
     this.#blocked++;

@@ -5,6 +5,9 @@ import { StatBuffer } from '../../fs/stat-buffer.js';
 import { MigrateFsError } from '../../leaves/errors.js';
 import type { ImagePort, Segment } from './ports.js';
 
+/** Milliseconds that a place of data is known for. */
+const DATA_KNOWN = 250;
+
 /** A backing file as the copier sees it. Nobody else moves the file offset of `fd`. */
 export class FileImage implements ImagePort {
   readonly fd: number;
@@ -12,13 +15,17 @@ export class FileImage implements ImagePort {
   readonly #stat = new StatBuffer();
   /**
    * Where data was found last. Asking where it ends costs a walk through all of it on some file systems (tmpfs), so
-   * that is not asked again for each extent. What has become a hole meanwhile reads as zeroes, which are not sent.
+   * that is not asked again for each extent, but after a while: what has become a hole meanwhile reads as zeroes, and those
+   * that are no whole piece would be sent, and take space on the target.
    */
-  #data = { from: 0, to: 0 };
+  #data = { from: 0, to: 0, until: 0 };
+  readonly #now: () => number;
 
-  constructor(fd: number, name: string) {
+  /** `now`: milliseconds. */
+  constructor(fd: number, name: string, now = () => performance.now()) {
     this.fd = fd;
     this.#name = name;
+    this.#now = now;
   }
 
   /** INTERNAL: the file cannot be looked at. */
@@ -40,6 +47,8 @@ export class FileImage implements ImagePort {
   segments(offset: number, length: number): Segment[] {
     const end = offset + length;
     const segments: Segment[] = [];
+    const now = this.#now();
+    if (now >= this.#data.until) this.#data = { from: 0, to: 0, until: 0 };
     for (let at = offset; at < end; ) {
       if (at < this.#data.from || at >= this.#data.to) {
         const from = this.#seek(at, SEEK_DATA, end);
@@ -47,7 +56,8 @@ export class FileImage implements ImagePort {
         if (from === end) break;
         at = from;
         // Empty when the file was cut between the two looks: the next look finds the rest a hole.
-        this.#data = { from, to: this.#seek(from, SEEK_HOLE, Number.MAX_SAFE_INTEGER) };
+        const to = this.#seek(from, SEEK_HOLE, Number.MAX_SAFE_INTEGER);
+        this.#data = { from, to, until: now + DATA_KNOWN };
       }
       const to = Math.min(this.#data.to, end);
       if (to > at) segments.push({ offset: at, length: to - at, data: true });

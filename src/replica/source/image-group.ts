@@ -141,6 +141,7 @@ export class ImageGroup {
   forget(): void {
     this.images.length = 0;
     this.#segments = undefined;
+    this.fast.forget();
   }
 
   /** Bytes that were left at the beginning of the present round. */
@@ -175,7 +176,7 @@ export class ImageGroup {
   async compare(signal: AbortSignal): Promise<Bytes> {
     const { environment, wire } = this.#options;
     let marked = 0;
-    for (const image of this.images) marked += await resync(image, wire, environment.buffers, signal);
+    for (const image of this.images) marked += await resync(image, wire, environment, signal);
     return bytes(marked);
   }
 

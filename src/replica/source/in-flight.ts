@@ -3,7 +3,7 @@ import type { Settled } from './ports.js';
 /** The changes that were sent and not acknowledged, by sequence number. */
 export class InFlight {
   readonly #settled = new Map<number, Settled>();
-  readonly #drained: (() => void)[] = [];
+  #drained: { readonly left: number; readonly resolve: () => void }[] = [];
 
   get size(): number {
     return this.#settled.size;
@@ -31,21 +31,25 @@ export class InFlight {
     this.#checkDrained();
   }
 
-  /** Resolves when nothing is in flight; rejects with the signal's reason. */
-  drained(signal: AbortSignal): Promise<void> {
-    if (this.size === 0) return Promise.resolve();
+  /** Resolves when no more than `left` are in flight; rejects with the signal's reason. */
+  drained(signal: AbortSignal, left = 0): Promise<void> {
+    if (this.size <= left) return Promise.resolve();
     return new Promise((resolve, reject) => {
       if (signal.aborted) return reject(signal.reason as Error);
       const onAbort = (): void => reject(signal.reason as Error);
       signal.addEventListener('abort', onAbort, { once: true });
-      this.#drained.push(() => {
+      const drained = (): void => {
         signal.removeEventListener('abort', onAbort);
         resolve();
-      });
+      };
+      this.#drained.push({ left, resolve: drained });
     });
   }
 
   #checkDrained(): void {
-    if (this.size === 0) for (const resolve of this.#drained.splice(0)) resolve();
+    if (this.#drained.length === 0) return;
+    const reached = this.#drained.filter(({ left }) => this.size <= left);
+    this.#drained = this.#drained.filter(({ left }) => this.size > left);
+    for (const { resolve } of reached) resolve();
   }
 }

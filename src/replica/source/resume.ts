@@ -27,6 +27,8 @@ type Resumption =
       readonly remembers: boolean;
       readonly taken: boolean;
       readonly streamToken: Uint8Array;
+      /** The run of the target's daemon that answered. */
+      readonly instance: string;
     }
   /** Worth another try, later. */
   | { readonly kind: 'refused'; readonly error: MigrateFsError }
@@ -50,8 +52,8 @@ const resumeOver = async (
       return { kind: PERMANENT.includes(error.code) ? 'given-up' : 'refused', error };
     }
     signal.throwIfAborted();
-    const { remembers, taken, streamToken } = reply;
-    return { kind: 'resumed', remembers, taken, streamToken };
+    const { remembers, taken, streamToken, targetInstance } = reply;
+    return { kind: 'resumed', remembers, taken, streamToken, instance: targetInstance };
   } finally {
     if (!wire.isOver(connection)) connection.close();
   }

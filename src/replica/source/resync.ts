@@ -1,11 +1,15 @@
 import { createHash } from 'node:crypto';
-import type { BufferPool } from './buffer-pool.js';
 import { EXTENT_BYTES_MAX } from './copier.js';
+import type { SourceEnvironment } from './environment.js';
 import type { SourceImage } from './source-image.js';
 import type { SourceWire } from './source-wire.js';
 
 /** Digests asked for and not answered yet. */
 const DIGESTS_IN_FLIGHT_MAX = 8;
+/** Extents looked at before other work of the thread gets its turn. */
+const EXTENTS_A_TURN = 500;
+/** Holes sent and not acknowledged yet. */
+const HOLES_IN_FLIGHT_MAX = 4096;
 
 /**
  * After a target has forgotten what it acknowledged: compares every data extent that is not dirty anyway by digest, and
@@ -16,7 +20,7 @@ const DIGESTS_IN_FLIGHT_MAX = 8;
 export const resync = async (
   image: SourceImage,
   wire: SourceWire,
-  buffers: BufferPool,
+  { buffers, turn }: Pick<SourceEnvironment, 'buffers' | 'turn'>,
   signal: AbortSignal,
 ): Promise<number> => {
   image.sendSize(true);
@@ -33,10 +37,16 @@ export const resync = async (
     image.bitmap.mark(offset, length);
     marked += length;
   };
+  let looked = 0;
+  const breathe = async (): Promise<void> => {
+    if (++looked % EXTENTS_A_TURN === 0) await turn();
+    await wire.inFlight.drained(signal, HOLES_IN_FLIGHT_MAX);
+    signal.throwIfAborted();
+  };
   const size = image.port.size();
   try {
     for (let at = 0; at < size; ) {
-      signal.throwIfAborted();
+      await breathe();
       const data = image.port.nextData(at);
       const hole = (data?.offset ?? size) - at;
       if (hole > 0) sendHole(image, wire, at, hole);
@@ -45,6 +55,7 @@ export const resync = async (
         signal.throwIfAborted();
         const length = Math.min(EXTENT_BYTES_MAX, data.offset + data.length - at);
         if (image.bitmap.allDirty(at, length)) {
+          await breathe();
           at += length;
           continue;
         }

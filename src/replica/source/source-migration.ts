@@ -35,6 +35,15 @@ type Hello = migratefs.data.Hello.$Properties;
 
 const PAUSABLE: readonly MigrationState[] = ['bulk-copy', 'dirty-resend', 'mirroring', 'interrupted'];
 
+/** What the target answered to the hello. */
+export interface Introduction {
+  readonly connection: PeerConnection;
+  /** The replicas are those of an earlier migration. */
+  readonly adopted: boolean;
+  /** The run of its daemon that answered. */
+  readonly instance: string;
+}
+
 /**
  * The source of one migration: a group of images that becomes in sync and cuts over together.
  * What operators and the target want of it comes in here; the driver does it.
@@ -127,15 +136,15 @@ export class SourceMigration {
     return this.#status.state;
   }
 
-  /** The hello was accepted on `connection` and the wire is attached to it; the images are tracked. */
-  begin(images: readonly SourceImage[], connection: PeerConnection, adopted: boolean): void {
+  /** The hello was accepted and the wire is attached to the connection; the images are tracked. */
+  begin(images: readonly SourceImage[], { connection, adopted, instance }: Introduction): void {
     this.group.images.push(...images);
     if (adopted) this.#phases.adopt();
     // Ended between the target's answer and now, when there was nothing to end yet.
     if (this.#ending.decided) this.#ending.idle();
     else this.#status.transitionTo('bulk-copy');
     this.#supervise();
-    this.#driver.begin(connection);
+    this.#driver.begin(connection, instance);
   }
 
   /** Beside a connection that the wire is attached to; see `openStreamBeside`. */
@@ -173,7 +182,8 @@ export class SourceMigration {
 
   pause(): void {
     if (this.state === 'paused') return;
-    if (!PAUSABLE.includes(this.state) || this.#offer.made) throw this.#precondition('pause');
+    if (!PAUSABLE.includes(this.state) || this.#offer.made || this.#ending.decided)
+      throw this.#precondition('pause');
     this.#verification.stop(`migration ${this.id} was paused`);
     this.#cutover.reject(new MigrateFsError('ABORTED', `migration ${this.id} was paused`));
     this.#driver.pause();
@@ -207,7 +217,8 @@ export class SourceMigration {
 
   async verify(name?: string): Promise<readonly VerifyReport[]> {
     const assertInSync = (): void => {
-      if (this.state !== 'mirroring') throw this.#precondition('verify', this.#wayToSync);
+      if (this.state !== 'mirroring' || this.#ending.decided)
+        throw this.#precondition('verify', this.#wayToSync);
     };
     assertInSync();
     return this.group.fast.without(() => {
@@ -278,10 +289,16 @@ export class SourceMigration {
       : `: wait until it is mirroring (migratefs status ${id})`;
   }
 
+  get #standing(): string {
+    if (this.#status.isFinal) return this.state;
+    if (this.#offer.made) return 'cutting over';
+    return this.#ending.decided ? 'ending' : this.state;
+  }
+
   #precondition(what: string, remedy = ''): MigrateFsError {
     return new MigrateFsError(
       'FAILED_PRECONDITION',
-      `cannot ${what} migration ${this.id}: it is ${this.#offer.made && !this.#status.isFinal ? 'cutting over' : this.state}${remedy}`,
+      `cannot ${what} migration ${this.id}: it is ${this.#standing}${remedy}`,
     );
   }
 

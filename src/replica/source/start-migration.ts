@@ -11,6 +11,7 @@ import type { SourceEnvironment } from './environment.js';
 import { FileImage } from './file-image.js';
 import { greet } from './handshake.js';
 import { SourceImage } from './source-image.js';
+import type { Introduction } from './source-migration.js';
 import { SourceMigration } from './source-migration.js';
 import { failureOf } from './source-wire.js';
 
@@ -47,7 +48,7 @@ export const startMigration = async (
     checkDeadline(environment, request, pins);
     const hello = helloOf(environment, id, request, pins);
     const migration = new SourceMigration(environment, id, request, hello);
-    const { connection, adopted } = await introduce(environment, migration, request.target, hello);
+    const introduction = await introduce(environment, migration, request.target, hello);
     const images = pins.map((pinned, index) => sourceImage(environment, migration, index, pinned));
     try {
       for (const image of images) hooks.register(image, migration);
@@ -66,7 +67,7 @@ export const startMigration = async (
       );
       throw error;
     }
-    migration.begin(images, connection, adopted);
+    migration.begin(images, introduction);
     return migration;
   } catch (error) {
     for (const { slot } of pins) await environment.store.release(slot, false);
@@ -165,16 +166,13 @@ const helloOf = (
   blockSize: blockSize ?? Math.max(...pins.map(({ size }) => blockSizeFor(size))),
 });
 
-/**
- * Connects and says hello; the migration's wire is attached to the connection when this resolves. `adopted`: the
- * replicas are those of an earlier migration.
- */
+/** Connects and says hello; the migration's wire is attached to the connection when this resolves. */
 const introduce = async (
   environment: SourceEnvironment,
   migration: SourceMigration,
   target: string,
   hello: Hello,
-): Promise<{ readonly connection: PeerConnection; readonly adopted: boolean }> => {
+): Promise<Introduction> => {
   const { clock, connect, instance } = environment;
   const late = new AbortController();
   const forget = clock.after(ACCEPT_TIMEOUT, () =>
@@ -199,7 +197,7 @@ const introduce = async (
     // It was accepted: that there is no stream is no reason to give up.
     forget();
     await migration.openStream(connection, reply.streamToken, late.signal);
-    return { connection, adopted: reply.adopted };
+    return { connection, adopted: reply.adopted, instance: reply.targetInstance };
   } catch (error) {
     migration.wire.detach();
     connection?.close();

@@ -139,6 +139,7 @@ export class StreamLink implements BulkPort {
       this.#worker.once('exit', () => {
         this.#onClosed('its thread has ended');
         this.#settleLane();
+        this.#marks = [];
         port1.close();
         close(this.#wakeFd);
         close(end.fd);
