@@ -348,6 +348,6 @@ export const descriptorPath = (fd: number): Uint8Array => {
   return path;
 };
 
-/** Another open file of what `fd` has open, buffered, for writing and flushing: its descriptor, or -errno. */
-export const openAgain = (fd: number): number =>
-  openat(AT_FDCWD, descriptorPath(fd), O_WRONLY | O_CLOEXEC, 0);
+/** Another open file of what `fd` has open, buffered, as a rule for writing and flushing: its descriptor, or -errno. */
+export const openAgain = (fd: number, access = O_WRONLY): number =>
+  openat(AT_FDCWD, descriptorPath(fd), access | O_CLOEXEC, 0);

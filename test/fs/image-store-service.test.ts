@@ -3,6 +3,7 @@ import {
   closeSync,
   constants,
   existsSync,
+  fstatSync,
   linkSync,
   mkdirSync,
   mkdtempSync,
@@ -13,6 +14,7 @@ import {
   statSync,
   symlinkSync,
   writeFileSync,
+  writeSync,
 } from 'node:fs';
 import { join } from 'node:path';
 import type { Test } from 'tap';
@@ -127,6 +129,24 @@ t.test(
     t.equal(openDescriptors(), before);
   },
 );
+
+t.test('G4: a replica that is removed takes no space, whoever remembers it', async (t) => {
+  const { dir, store } = setUp(t);
+  const replica = store.createReplica('image', attributes(8 * MiB));
+  writeSync(replica.fd, Buffer.alloc(4 * MiB, 'copied'), 0, 4 * MiB, 0);
+  // As the kernel does for a name that was looked up.
+  const remembered = openSync(join(dir, 'image'), 'r');
+  store.release(replica.slot, true);
+  t.notOk(existsSync(join(dir, 'image')));
+  const { nlink, size, blocks } = fstatSync(remembered);
+  t.same({ nlink, size }, { nlink: 0, size: 0 });
+  t.ok(blocks < 64, 'an attribute at most');
+  closeSync(remembered);
+  const other = store.createReplica('image', attributes(MiB));
+  linkSync(join(dir, 'image'), join(dir, 'kept'));
+  store.release(other.slot, true);
+  t.equal(statSync(join(dir, 'kept')).size, MiB, 'what has another name is not emptied');
+});
 
 t.test('a replica that cannot be removed is let go of all the same', async (t) => {
   const { dir, store, registry } = setUp(t);

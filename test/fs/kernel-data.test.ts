@@ -258,6 +258,31 @@ t.test('a mapping of a file opened O_DIRECT whose end is not aligned', async (t)
   t.equal(readFileSync(join(mount.dir, 'odd'), 'latin1').slice(4990), '0123456789');
 });
 
+t.test(
+  'who takes O_DIRECT off an open file, as dd does for the rest, writes and reads any length',
+  async (t) => {
+    const mount = await KernelMount.start(t);
+    const content = randomBytes(1_000_001);
+    writeFileSync(join(mount.dir, 'from'), content);
+    execFileSync('dd', [`if=${mount.dir}/from`, `of=${mount.path('to')}`, 'bs=64K', 'oflag=direct'], {
+      stdio: 'pipe',
+    });
+    t.ok(readFileSync(join(mount.dir, 'to')).equals(content));
+
+    const fcntl = koffi.load('libc.so.6').func('int fcntl(int fd, int command, ...)');
+    const F_SETFL = 4;
+    const fd = openSync(mount.path('to'), constants.O_RDWR | constants.O_DIRECT);
+    const back = Buffer.alloc(10);
+    t.throws(() => readSync(fd, back, 0, 10, 7), { code: 'EINVAL' }, 'with it, only what is aligned');
+    t.equal(fcntl(fd, F_SETFL, 'int', constants.O_RDWR), 0);
+    t.equal(readSync(fd, back, 0, 10, 7), 10);
+    t.ok(back.equals(content.subarray(7, 17)));
+    t.equal(writeSync(fd, 'unaligned', 100), 9);
+    t.equal(readFileSync(join(mount.dir, 'to')).toString('latin1', 100, 109), 'unaligned');
+    closeSync(fd);
+  },
+);
+
 t.test('many handles of one file see one content', async (t) => {
   const mount = await KernelMount.start(t);
   writeFileSync(mount.path('image'), Buffer.alloc(MiB));

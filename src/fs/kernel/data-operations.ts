@@ -5,7 +5,7 @@ import type { ImageIo } from '../image-io.js';
 import { ROUTED } from '../image-io.js';
 import { NO_SLOT } from '../image-registry.js';
 import type { ImageSlot, ImageTable } from '../image-table.js';
-import { close, fdatasync, fsync, lastErrno, lseek, openAgain, preadTo } from '../libc.js';
+import { close, fdatasync, fsync, lastErrno, lseek, O_DIRECT, O_RDONLY, openAgain, preadTo } from '../libc.js';
 import type { LaneRequest } from '../mirror-lane.js';
 import { ANSWERED_LATER } from '../mirror-lane.js';
 import type { ReplyToken, RoutedRequest } from '../participant.js';
@@ -75,6 +75,9 @@ const FORGOTTEN = -Errno.EBADF;
 const syncOf = (flags: number): 'data' | 'all' | undefined =>
   (flags & REQUEST_DSYNC) === 0 ? undefined : (flags & REQUEST_SYNC) === 0 ? 'data' : 'all';
 
+/** Whether the caller's descriptor is without O_DIRECT now. */
+const isBuffered = (words: Uint32Array): boolean => (words[18]! & O_DIRECT) === 0;
+
 const kernelToken = ({ fuseFd, words }: DataRequest): ReplyToken => ({
   kind: 'kernel',
   fuseFd,
@@ -119,7 +122,19 @@ export class DataOperations {
     const direct = (handles.kinds(handle) & HANDLE_ODIRECT) !== 0;
     const { bodyAddress } = direct ? reply.aligned() : reply.staggered();
     const length = preadTo(handles.fd(handle), bodyAddress, words[14]!, offset);
-    return length < 0 ? -lastErrno() : length;
+    if (length >= 0) return length;
+    const error = -lastErrno();
+    const unaligned = error === -Errno.EINVAL && direct && isBuffered(words);
+    return unaligned ? this.#readBuffered(handle, bodyAddress, words[14]!, offset) : error;
+  }
+
+  #readBuffered(handle: number, address: number, length: number, offset: number): number {
+    const buffered = openAgain(this.#parts.handles.fd(handle), O_RDONLY);
+    if (buffered < 0) return buffered;
+    const read = preadTo(buffered, address, length, offset);
+    const result = read < 0 ? -lastErrno() : read;
+    close(buffered);
+    return result;
   }
 
   #write(request: DataRequest): number {
@@ -135,20 +150,20 @@ export class DataOperations {
     if ((flags & WRITE_KILL_SUIDGID) !== 0 && handles.privileged(slot)) dropPrivilegeBits(fd, this.#stat);
     if (offset > Number.MAX_SAFE_INTEGER) return -Errno.EFBIG;
     const sync = syncOf(words[18]!);
-    const mappedDirect = (flags & WRITE_CACHE) !== 0 && (kinds & HANDLE_ODIRECT) !== 0;
+    const unaligned = (kinds & HANDLE_ODIRECT) !== 0 && ((flags & WRITE_CACHE) !== 0 || isBuffered(words));
     // Whoever answers a lane's write cannot try one again that is refused for its alignment.
-    const forLane = mappedDirect ? undefined : request;
+    const forLane = unaligned ? undefined : request;
     let written = sync
       ? this.#writeDurably(request, handle, fd, sync, forLane)
       : io.write(slot, fd, payload, length, offset, forLane);
     if (written === ANSWERED_LATER) return NO_REPLY;
-    if (written === -Errno.EINVAL && mappedDirect) written = this.#writeBuffered(request, handle, sync);
+    if (written === -Errno.EINVAL && unaligned) written = this.#writeBuffered(request, handle, sync);
     if (written === ROUTED)
       return this.#routeWrite(
         request,
         slot,
         fd,
-        mappedDirect && (offset % PAGE_BYTES) + (length % PAGE_BYTES) > 0,
+        unaligned && (offset % PAGE_BYTES) + (length % PAGE_BYTES) > 0,
         sync,
       );
     if (written < 0) return written;
@@ -172,7 +187,10 @@ export class DataOperations {
     return io.writeDurably(handles.slot(handle), fd, payload, words[14]!, u64(words, 12), forLane, flush);
   }
 
-  /** The kernel writes mapped pages back through any handle; an unaligned tail would not pass O_DIRECT. */
+  /**
+   * The kernel writes mapped pages back through any handle, and whoever has taken O_DIRECT off its descriptor (fcntl(2)) gives
+   * what it likes: what is not aligned would not pass the backing one, which has it still.
+   */
   #writeBuffered(request: DataRequest, handle: number, sync: 'data' | 'all' | undefined): number {
     const { handles, io } = this.#parts;
     const { words, payload } = request;
@@ -228,6 +246,8 @@ export class DataOperations {
     const length = u64(words, 14);
     const mode = words[16]!;
     if (offset > Number.MAX_SAFE_INTEGER || length > Number.MAX_SAFE_INTEGER) return -Errno.EFBIG;
+    // The kernel does not tell, as it does of a WRITE, whether its caller may keep them.
+    if (words[6] !== 0 && handles.privileged(slot)) dropPrivilegeBits(fd, this.#stat);
     const result = io.fallocate(slot, fd, mode, offset, length);
     return result === ROUTED
       ? this.#route({ op: 'fallocate', slot, fd, reply: kernelToken(request), mode, offset, length })

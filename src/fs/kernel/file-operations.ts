@@ -2,7 +2,6 @@
 import { constants } from 'node:fs';
 import { systemClock } from '../../leaves/clock.js';
 import { Errno } from '../errno.js';
-import { ROUTED } from '../image-io.js';
 import { NO_SLOT } from '../image-registry.js';
 import {
   AT_FDCWD,
@@ -18,9 +17,7 @@ import {
   O_PATH,
   O_RDONLY,
   O_TMPFILE,
-  O_TRUNC,
   openat,
-  S_IFREG,
   S_ISGID,
   S_ISUID,
   unlinkat,
@@ -134,41 +131,6 @@ const replyCreated = (namespace: Namespace, request: RequestView, fd: number, na
   return replyEntry(namespace, node) + result;
 };
 
-/** Opens the file of an O_PATH descriptor. Anything else would wait for its other end (a FIFO), or do what devices do. */
-const openFile = ({ stat }: Namespace, path: number, flags: number): number => {
-  const found = stat.ofDescriptor(path);
-  if (found < 0) return found;
-  if (stat.type !== S_IFREG) return -Errno.ESTALE; // the kernel looks again
-  return openat(AT_FDCWD, descriptorPath(path), (flags & BACKING_FLAGS) | O_CLOEXEC, 0);
-};
-
-/** Opens what another process has created since the kernel looked. */
-const openExisting = (
-  namespace: Namespace,
-  request: RequestView,
-  parent: number,
-  name: Uint8Array,
-): number => {
-  const flags = request.u32(10);
-  const path = openat(parent, name, O_PATH | O_NOFOLLOW | O_CLOEXEC, 0);
-  if (path < 0) return outOfDescriptors(path);
-  const fd = openFile(namespace, path, flags);
-  close(path);
-  if (fd < 0) return outOfDescriptors(fd);
-  if ((flags & O_TRUNC) !== 0) {
-    const { registry, stat, io } = namespace;
-    const found = stat.ofDescriptor(fd);
-    const slot = found < 0 ? NO_SLOT : registry.acquire(stat.device, stat.inode, fd);
-    const result = slot === NO_SLOT ? -Errno.ENFILE : io.truncate(slot, fd, 0);
-    if (slot !== NO_SLOT) registry.release(slot);
-    if (result < 0) {
-      close(fd);
-      return result === ROUTED ? -Errno.EBUSY : result;
-    }
-  }
-  return replyCreated(namespace, request, fd, name);
-};
-
 export const create: Operation = (namespace, request) => {
   const parent = nodeOf(namespace, request.nodeId).fd;
   const flags = request.u32(10);
@@ -177,7 +139,9 @@ export const create: Operation = (namespace, request) => {
   if (descriptorsUsedUp(namespace)) return -Errno.ENFILE;
   const create = (flags & BACKING_FLAGS) | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC;
   const fd = underUmask(request.u32(12), () => openat(parent, name, create, mode));
-  if (fd === -Errno.EEXIST && (flags & O_EXCL) === 0) return openExisting(namespace, request, parent, name);
+  // Made by another process since the kernel looked, which looks again: it would take what is opened here for a file of the
+  // caller's own, and not ask whether he may have it.
+  if (fd === -Errno.EEXIST && (flags & O_EXCL) === 0) return -Errno.ESTALE;
   if (fd < 0) return outOfDescriptors(fd);
   return finishFile(namespace, request, parent, fd, name, mode, () => unlinkat(parent, name, 0));
 };
