@@ -1,5 +1,6 @@
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
+import { renameSync } from 'node:fs';
 import { join } from 'node:path';
 import t, { type Test } from 'tap';
 import { Monitor } from '../../src/broker/hypervisor/monitor.js';
@@ -182,13 +183,41 @@ t.test('G3: a stopped source goes on only when nobody can have its VM', async (t
   t.equal(await driver.stop(job), 'not-moved', 'what it gave away once does not count any more');
 });
 
+t.test('G3: a move whose QEMUs cannot be asked any more has ended nobody knows how', async (t) => {
+  const { driver, job, folder, start } = await setUp(t);
+  const [a, b] = [await start('a'), await start('b', '-incoming', 'defer')];
+  await slow(a.monitor);
+  const broken = new AbortController();
+  const move = driver.move({ ...job, first: true }, broken.signal);
+  move.catch(() => undefined);
+  await waitFor(() => isSending(a.monitor), 'the VM is being sent');
+  broken.abort(new Error('broken'));
+  await t.rejects(move, { message: 'broken' });
+  const away = (side: string): void =>
+    renameSync(join(folder, `${side}-driver`), join(folder, `${side}-away`));
+  away('a');
+  away('b');
+  await t.rejects(driver.stop(job), { code: 'UNAVAILABLE', message: /QEMU of vm7 on b cannot be reached/ });
+  t.ok(await isSending(a.monitor), 'it goes on');
+  renameSync(join(folder, 'b-away'), join(folder, 'b-driver'));
+  t.equal(await driver.stop(job), 'not-moved');
+  await b.exited;
+  await waitFor(async () => (await a.monitor.migration()).status === 'failed', 'it comes to nothing');
+  t.equal(await a.monitor.runState(), 'running');
+});
+
 t.test('what cannot work is refused before anything moves', async (t) => {
   const { driver, job, start } = await setUp(t, { capabilities: ['x-no-such-thing'] });
-  await t.rejects(driver.move(job, never()), {
+  await t.rejects(driver.move({ ...job, first: true }, never()), {
     code: 'UNAVAILABLE',
     message: /QEMU of vm7 on a cannot be reached/,
   });
   t.equal(await driver.stop(job), 'not-moved');
+  await t.rejects(
+    driver.stop({ ...job, attempt: 2 }),
+    { code: 'UNAVAILABLE' },
+    'whoever asks may have begun it',
+  );
   await t.rejects(driver.rollBack(job, never()), { code: 'UNAVAILABLE' });
   const a = await start('a');
   await t.rejects(driver.move(job, never()), {

@@ -59,6 +59,8 @@ const holdsVm = (runState: string): boolean => runState === 'running' || runStat
 
 export class QemuDriver implements HypervisorDriver {
   readonly #options: QemuDriverOptions;
+  /** Attempts of tasks that no QEMU was asked for. */
+  readonly #unasked = new Map<string, number>();
 
   constructor(options: QemuDriverOptions) {
     this.#options = options;
@@ -91,7 +93,11 @@ export class QemuDriver implements HypervisorDriver {
     } catch (error) {
       if (!(error instanceof MigrateFsError)) throw error;
       // `rollBack` is next, and says what cannot be reached.
-      return (await this.#targetHolds(job).catch(() => false)) ? 'moved' : 'not-moved';
+      if (this.#unasked.get(job.task) === job.attempt) return 'not-moved';
+      // The source may be sending still: that comes to nothing once the target has ended.
+      if (await this.#targetHolds(job)) return 'moved';
+      await this.#discardTarget(job, 'unknown');
+      return 'not-moved';
     }
     // The target has confirmed that it has everything (return-path).
     return given && (await this.#targetHolds(job).catch(() => true)) ? 'moved' : 'not-moved';
@@ -114,10 +120,12 @@ export class QemuDriver implements HypervisorDriver {
   }
 
   forget(task: string): void {
+    this.#unasked.delete(task);
     this.#options.starter?.forget(task);
   }
 
   async #move(job: MoveJob, signal: AbortSignal, report: (progress: MoveProgress) => void): Promise<void> {
+    if (job.first) this.#unasked.set(job.task, job.attempt);
     let source: Monitor;
     try {
       source = await this.#monitor(job, 'source', signal);
@@ -164,6 +172,7 @@ export class QemuDriver implements HypervisorDriver {
     const uri = this.#filledIn('migrate', job);
     // Whoever began before may have come this far.
     if ((await target.migration()).status === undefined) await target.call('migrate-incoming', { uri });
+    this.#unasked.delete(job.task);
     await source.call('migrate', { uri });
   }
 
@@ -196,14 +205,14 @@ export class QemuDriver implements HypervisorDriver {
     }
   }
 
-  async #discardTarget(job: MoveJob, sourceState: string, signal: AbortSignal): Promise<void> {
+  async #discardTarget(job: MoveJob, sourceState: string, signal?: AbortSignal): Promise<void> {
     try {
       using target = await this.#monitor(job, 'target', signal);
       const state = await target.runState();
       if (holdsVm(state)) throw failed(`${job.vm} runs on ${job.target} already (QEMU there is ${state})`);
       await target.quit();
     } catch (error) {
-      signal.throwIfAborted();
+      signal?.throwIfAborted();
       const unreachable = error instanceof MigrateFsError && error.code === 'UNAVAILABLE';
       if (!unreachable) throw error;
       // A source that never let go of the VM cannot have given it to anybody.

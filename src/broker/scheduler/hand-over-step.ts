@@ -4,7 +4,7 @@ import { MigrateFsError } from '../../leaves/errors.js';
 import { isFinal } from '../../leaves/migration.js';
 import { millis } from '../../leaves/units.js';
 import { firstWritePatience } from './finish-step.js';
-import type { MoveProgress } from './hypervisor-driver.js';
+import type { MoveJob, MoveProgress } from './hypervisor-driver.js';
 import type { MigrationView } from './migration-watch.js';
 import { watchMigration } from './migration-watch.js';
 import type { RunContext } from './run-context.js';
@@ -39,7 +39,7 @@ export const beginHandOver = async (
       { kind: 'handing-over', migrationId },
       `in sync${waits ? ' still' : ''}: driver ${driver} moves the VM to ${target}`,
     );
-    await handOver(context, migrationId, signal);
+    await handOver(context, context.job(migrationId, true), signal);
   } finally {
     release();
   }
@@ -54,7 +54,7 @@ export const resumeHandOver = async (context: RunContext, signal: AbortSignal): 
   try {
     // Perhaps it was not begun, and a driver that is asked for it begins.
     const view = await present(context, state.migrationId, signal);
-    if (isInSync(view)) await handOver(context, state.migrationId, signal);
+    if (isInSync(view)) await handOver(context, context.job(state.migrationId), signal);
     else breakOff(context, outOfSync(view));
   } finally {
     release();
@@ -112,12 +112,12 @@ const whileInSync = async (
   }
 };
 
-const handOver = async (context: RunContext, migrationId: string, signal: AbortSignal): Promise<void> => {
-  const { target } = context.task;
+const handOver = async (context: RunContext, job: MoveJob, signal: AbortSignal): Promise<void> => {
+  const { target, migrationId } = job;
   const progress = new MoveReports(context);
   try {
     await whileInSync(context, migrationId, signal, (inSync) =>
-      context.driver().move(context.job(migrationId), inSync, progress.take),
+      context.driver().move(job, inSync, progress.take),
     );
   } catch (error) {
     signal.throwIfAborted();

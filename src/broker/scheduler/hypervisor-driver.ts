@@ -11,6 +11,8 @@ export interface MoveJob {
   readonly target: string;
   readonly migrationId: string;
   readonly deadline?: Millis;
+  /** Nobody can have begun it: it is asked for the first time. */
+  readonly first?: boolean;
 }
 
 /** What a driver knows of a move; what it does not is absent. */

@@ -173,7 +173,7 @@ export class RunContext {
     return found;
   }
 
-  job(migrationId: string): MoveJob {
+  job(migrationId: string, first = false): MoveJob {
     const { attempt, vm, images, source, target, deadline } = this.task;
     return {
       task: this.id,
@@ -183,6 +183,7 @@ export class RunContext {
       source,
       target,
       migrationId,
+      first,
       ...(deadline !== undefined && { deadline }),
     };
   }

@@ -5,7 +5,17 @@ import type { ImageIo } from '../image-io.js';
 import { ROUTED } from '../image-io.js';
 import { NO_SLOT } from '../image-registry.js';
 import type { ImageSlot, ImageTable } from '../image-table.js';
-import { close, fdatasync, fsync, lastErrno, lseek, O_DIRECT, O_RDONLY, openAgain, preadTo } from '../libc.js';
+import {
+  close,
+  fdatasync,
+  fsync,
+  lastErrno,
+  lseek,
+  O_DIRECT,
+  O_RDONLY,
+  openAgain,
+  preadTo,
+} from '../libc.js';
 import type { LaneRequest } from '../mirror-lane.js';
 import { ANSWERED_LATER } from '../mirror-lane.js';
 import type { ReplyToken, RoutedRequest } from '../participant.js';
