@@ -3,6 +3,7 @@ import Bottleneck from 'bottleneck';
 import type { HostControl, MigrationOrder } from './broker/scheduler/host-control.js';
 import { ControlClient } from './control/control-client.js';
 import type { BrokerSnapshot, PathLink } from './leaves/broker.js';
+import { MigrateFsError } from './leaves/errors.js';
 import { parseHostPort } from './leaves/host-port.js';
 import type { ImageDescription, MigrationSnapshot } from './leaves/migration.js';
 import type { TlsIdentity } from './leaves/tls-identity.js';
@@ -54,6 +55,7 @@ export class DaemonHosts implements HostControl, Disposable {
 
   start(host: string, order: MigrationOrder, signal: AbortSignal): Promise<MigrationSnapshot> {
     const { target, danger, warning, important, vmmTime, ...rest } = order;
+    this.#options.addressesOf(host);
     const { data } = this.#options.addressesOf(target);
     return this.#call(host, signal, (client) =>
       client.start({
@@ -111,9 +113,27 @@ export class DaemonHosts implements HostControl, Disposable {
   #clientOf(host: string): ControlClient {
     const known = this.#clients.get(host);
     if (known) return known;
-    const { addressesOf, tls } = this.#options;
-    const client = new ControlClient({ server: parseHostPort(addressesOf(host).control), tls });
+    const client = new ControlClient({
+      server: parseHostPort(this.#known(host).control),
+      tls: this.#options.tls,
+    });
     this.#clients.set(host, client);
     return client;
+  }
+
+  /** UNAVAILABLE: it is not in the topology any more. NOT_FOUND would mean that its daemon does not know a migration. */
+  #known(host: string): Addresses {
+    try {
+      return this.#options.addressesOf(host);
+    } catch (cause) {
+      if (!(cause instanceof MigrateFsError)) throw cause;
+      throw new MigrateFsError(
+        'UNAVAILABLE',
+        `${cause.message}: put it back to look after what is under way`,
+        {
+          cause,
+        },
+      );
+    }
   }
 }

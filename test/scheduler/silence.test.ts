@@ -31,7 +31,7 @@ t.test('a source that does not answer is asked more and more rarely, and few dec
   const decisions = world.scheduler.decisions(id);
   t.equal(decisions.length, 4, world.texts(id).join(' | '));
   t.match(decisions[0]!.text, /^admitted/);
-  const silent = decisions.find(({ text }) => /did not answer/.test(text))!;
+  const silent = decisions.find(({ text }) => /not known to have begun/.test(text))!;
   t.equal(silent.times, times.length);
   t.ok(silent.lastAt! - silent.at > 3 * MINUTE, `from ${silent.at} to ${silent.lastAt}`);
   world.hosts.fail('a', 'start', 'UNAVAILABLE', 1);
@@ -49,7 +49,7 @@ t.test('one that does not answer for too long fails the task with the reason', a
   const { error } = await world.untilState(id, 'failed');
   t.match(
     error?.message,
-    new RegExp(`^a was asked ${times.length} times in 2m and did not answer: a: start`),
+    new RegExp(`^a was asked ${times.length} times in 2m, and it is not known to have begun: a: start`),
   );
   t.equal(error?.code, 'UNAVAILABLE');
   t.ok(times.at(-1)! >= 2 * MINUTE && times.at(-1)! < 2.2 * MINUTE, `last asked after ${times.at(-1)} ms`);
@@ -63,7 +63,7 @@ t.test('when the deadline cannot be met any more, what the start may have made i
   const { error, endedAt } = await world.untilState(id, 'failed');
   t.match(
     error?.message,
-    /^its deadline cannot be met any more: a did not answer, asked again: a: start fails/,
+    /^its deadline cannot be met any more: asked for at a and not known to have begun, asked again: a: start fails/,
   );
   t.ok(endedAt! < BEGIN + MINUTE, 'before the deadline');
   t.equal(world.hosts.find('m1').snapshot.state, 'cancelled');

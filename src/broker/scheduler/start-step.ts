@@ -69,14 +69,14 @@ const notStarted = async (
   if (silence >= answerWait && !vmMoved)
     return context.beginRollBack(
       'failed',
-      `${source} was asked ${times} times in ${formatDuration(silence)} and did not answer: ${error.message}`,
+      `${source} was asked ${times} times in ${formatDuration(silence)}, and it is not known to have begun: ${error.message}`,
       'UNAVAILABLE',
     );
   const pause = context.pauseAfter(times);
   const shortened = vmMoved ? pause : Math.min(pause, answerWait - silence);
   context.enter(
     { kind: 'waiting', retryAt: millis(clock.wall() + shortened), uncertain: true },
-    `${source} did not answer, asked again: ${error.message}`,
+    `asked for at ${source} and not known to have begun, asked again: ${error.message}`,
     { unanswered: { times, silence: millis(silence + shortened) } },
   );
 };
