@@ -17,6 +17,7 @@ import { fileURLToPath } from 'node:url';
 import { type ControlClient, connect } from '../../src/control/control-client.js';
 import { parseHostPort } from '../../src/leaves/host-port.js';
 import { isFinal, type MigrationSnapshot } from '../../src/leaves/migration.js';
+import { UNLIMITED } from '../../src/leaves/units.js';
 import { makeSparseImage } from '../support/files.js';
 import type { RunResult } from '../support/run.js';
 import { CLI, run, runOk } from '../support/run.js';
@@ -217,6 +218,18 @@ export class Cloud {
   /** Migrations at the host that have not ended. */
   async running(host: HostName): Promise<readonly MigrationSnapshot[]> {
     return (await this.#client(host).list()).filter(({ state }) => !isFinal(state));
+  }
+
+  /** A migration of one image from host-a to host-b that the drivers know nothing of. */
+  async migrate(name: string): Promise<MigrationSnapshot> {
+    return this.#client('host-a').start({
+      images: [`${VM}/${name}`],
+      target: this.daemon('host-b').dataAddress,
+      cutover: 'explicit',
+      netLimit: UNLIMITED,
+      diskLimit: UNLIMITED,
+      priority: 0,
+    });
   }
 
   cancel(host: HostName, id: string): Promise<MigrationSnapshot> {

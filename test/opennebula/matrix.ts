@@ -88,6 +88,23 @@ for (const [what, [pattern, then, words]] of Object.entries(ABORTS)) {
   );
 }
 
+t.test('a migration that somebody else began goes on, whatever OpenNebula tries', async (t) => {
+  fresh();
+  const { id } = await cloud.migrate(DISK);
+  for (const action of ['premigrate', 'failmigrate', 'failmigrate'] as const) {
+    const { code, stderr } = await cloud.tm(action);
+    t.equal(code, 1, action);
+    t.match(stderr, `migration ${id} of the disks in ${cloud.dir} was begun by somebody else and goes on`);
+    t.equal(stderr.split('\n').length, 2, 'one line');
+  }
+  t.strictSame(
+    (await cloud.running('host-a')).map((each) => each.id),
+    [id],
+  );
+  t.equal(await cloud.roleOf('host-b'), 'replica', 'its copy stays');
+  await cloud.cancel('host-a', id);
+});
+
 t.test('failmigrate deletes nothing after the target has taken the disks over', async (t) => {
   fresh();
   t.equal((await cloud.tm('premigrate')).code, 0);

@@ -11,7 +11,22 @@ cancel_on() {
     fi
 }
 
-# Ends whatever moves the images of the directory, and removes the copy on the target, unless the target may own it.
+# DESCRIPTION: ends the migrations of these images at the source, which nothing can change hands after. Those that somebody else
+# began, an operator or a scheduler, go on, perhaps with a VM on its way.
+end_ours() {
+    for id in $(migrations_of "$1"); do
+        report=$(migratefs_on "$source" status "$id" --json) || { outcome="$(why "$source"); $outcome"; return 1; }
+        case $(json_string "$report" requestId) in
+            "one-$vmid-"*) cancel_on "$source" "$id" ;;
+            *)
+                outcome="migration $id of the disks in $dir was begun by somebody else and goes on: nothing was deleted"
+                return 1
+                ;;
+        esac
+    done
+}
+
+# Ends what we began to move the images of the directory, and removes the copy on the target, unless the target may own it.
 # 0: the source owns every image, and nothing of ours is left on the target. 1: it may not; nothing was deleted, and
 # $outcome says where the newest data is.
 give_up() {
@@ -24,8 +39,8 @@ give_up() {
         outcome="$source has no disks in $dir: nothing was deleted"
         return 1
     fi
-    # Nothing can change hands any more once the source has ended the migration, so this comes before the look at the target.
-    for id in $(migrations_of "$before"); do cancel_on "$source" "$id"; done
+    # Before the look at the target.
+    end_ours "$before" || return 1
     after=$(describe_on "$source" "$ours") || {
         outcome="$(why "$source"); $outcome"
         return 1
