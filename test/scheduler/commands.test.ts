@@ -10,6 +10,7 @@ import type { RunResult } from '../support/run.js';
 import { runCli } from '../support/run.js';
 import { BEGIN, SchedulerWorld } from '../support/scheduler-world.js';
 import { scratchDir } from '../support/scratch.js';
+import { waitFor } from '../support/wait-for.js';
 
 const world = await SchedulerWorld.open(t);
 const status = (): SchedulerStatus => ({
@@ -74,11 +75,9 @@ t.test('a name that is refused for its letters says which are accepted', async (
 t.test('--wait follows a task to its end; one that is not done is exit code 1 and one line', async (t) => {
   world.hosts.fail('a', 'start', 'ALREADY_EXISTS');
   const waiting = cli('submit', 'vm2', 'vm2.raw', ...route, '--wait');
-  let over = false;
-  void waiting.finally(() => {
-    over = true;
-  });
-  await world.until(() => over, 'the command ends');
+  // The command is a process of its own, in real time; only then does time pass here.
+  await waitFor(() => world.scheduler.list({ states: [], limit: 10 }).tasks.length === 2, 't2 is submitted');
+  await world.untilState('t2', 'failed');
   const { code, stdout, stderr } = await waiting;
   t.equal(code, 1);
   t.match(stdout, /^t2\n/);
