@@ -18,7 +18,6 @@ interface LinkLine {
   readonly link?: string;
   readonly hot?: boolean;
   readonly saturated?: boolean;
-  readonly time?: number;
 }
 
 const lineOf = (line: string): LinkLine => JSON.parse(line) as LinkLine;
@@ -52,14 +51,10 @@ t.test('a daemon tells traffic of others on its cable from that of its own migra
 
   const hot = says({ hot: true });
   const load = await SocketLoad.start(t, a, b);
-  const began = Date.now();
-  const heated = (await hot).time! - began;
-  t.ok(heated < 4000, `hot after ${heated} ms of a full cable`);
+  await hot;
   const cool = says({ hot: false, saturated: false });
   await load.stop();
-  const ended = Date.now();
-  const cooled = (await cool).time! - ended;
-  t.ok(cooled < 5000, `cool ${cooled} ms after it`);
+  await cool;
 
   writeFileSync(daemon.below('disk'), randomBytes(IMAGE_BYTES));
   const full = says({ hot: false, saturated: true });
