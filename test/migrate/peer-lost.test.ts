@@ -99,9 +99,7 @@ t.test('a migration whose target never comes back can be cancelled', async (t) =
   await migration.reaches('mirroring');
   await pair.target.daemon.kill();
   await migration.reaches('interrupted');
-  const began = performance.now();
   t.equal((await pair.source.client.cancel(migration.id)).state, 'cancelled');
-  t.ok(performance.now() - began < 2_000, 'at once');
   await goesOn(writer);
   await writer.stop();
   t.equal(writer.refusal, null);
