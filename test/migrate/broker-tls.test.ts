@@ -28,12 +28,12 @@ t.test('a broker in danger is heard by the broker of another daemon', async (t) 
     const client = connect({ server: parseHostPort(from.controlAddress), tls: admin });
     t.teardown(() => client.close());
     const image = deadlineAfter === undefined ? 'calm.raw' : 'urgent.raw';
-    makeSparseImage(from.below(image), 64 * MB, [{ offset: 0, length: 64 * MB }]);
+    makeSparseImage(from.below(image), 128 * MB, [{ offset: 0, length: 128 * MB }]);
     const first = await client.start({
       images: [image],
       target: to.dataAddress,
       cutover: 'explicit',
-      netLimit: bytesPerSecond(8 * MB),
+      netLimit: bytesPerSecond(2 * MB),
       diskLimit: UNLIMITED,
       priority: 0,
       broker: { period: PERIOD, vmmTime: millis(0) },
@@ -42,7 +42,7 @@ t.test('a broker in danger is heard by the broker of another daemon', async (t) 
     return { client, migration: new Followed(t, client, first) };
   };
   const calm = await started(there, here);
-  const urgent = await started(here, there, 16_000);
+  const urgent = await started(here, there, 128_000);
   await urgent.client.setBrokerPath(urgent.migration.id, [
     { link: 'tor3', sharers: [{ server: there.controlAddress, migrationId: calm.migration.id }] },
   ]);

@@ -5,6 +5,7 @@ import type { ControlClient } from '../../src/control/control-client.js';
 import { millis, UNLIMITED } from '../../src/leaves/units.js';
 import { makeSparseImage } from '../support/files.js';
 import { migrate, startPair } from '../support/pair.js';
+import { waitFor } from '../support/wait-for.js';
 
 const IMAGE = 'vm.raw';
 const PERIOD = millis(500);
@@ -25,7 +26,9 @@ const rateAtMost = async (
 };
 
 t.test('a request over the network lowers the rate within two periods, and it comes back', async (t) => {
-  const pair = await startPair(t, { source: { extraArgs: [`--net-limit=${DAEMON_LIMIT / MB}MB/s`] } });
+  const pair = await startPair(t, {
+    source: { extraArgs: [`--net-limit=${DAEMON_LIMIT / MB}MB/s`, '--log-level=debug'] },
+  });
   makeSparseImage(pair.source.daemon.below(IMAGE), 128 * MB, [{ offset: 0, length: 128 * MB }]);
   const migration = await migrate(t, pair, [IMAGE], {
     netLimit: 40 * MB,
@@ -39,12 +42,18 @@ t.test('a request over the network lowers the rate within two periods, and it co
   t.ok(shown.ratio! > 10, `laxity ${shown.ratio}`);
 
   const request = { migrationId: migration.id, from: 'another', link: 'tor3', ratio: 1.2, validFor: PERIOD };
-  const { decisions: atRequest } = await client.broker(migration.id);
   t.equal(await client.backOff(request), 'obeyed');
-  const reduced = await migration.until((s) => s.brokerNetLimit !== undefined);
   const { decisions } = await client.broker(migration.id);
-  // A report of the migration comes a period after what it reports at the latest.
-  t.ok(decisions - atRequest <= 3, `${decisions - atRequest} periods`);
+  const reduced = await migration.until((s) => s.brokerNetLimit !== undefined);
+  // Each decision is a line; a look at the broker comes late on a busy machine.
+  const lines = (): string[] =>
+    pair.source.daemon.log.filter((line) => line.includes('"broker: ') && line.includes(migration.id));
+  const reduction = (): number => lines().findIndex((line) => line.includes('"broker: reduced')) + 1;
+  await waitFor(() => reduction() > 0, 'the reduction is in the log');
+  t.ok(
+    reduction() <= decisions + 1,
+    `decision ${reduction()} reduces, ${decisions} were made at the request`,
+  );
   t.ok(reduced.netLimit < DAEMON_LIMIT, `limit ${reduced.netLimit}`);
   t.equal(reduced.operatorNetLimit, 40 * MB, 'the limit of the operator is kept');
   // Who wants bandwidth asks again and again; each time it is given more.
@@ -58,9 +67,7 @@ t.test('a request over the network lowers the rate within two periods, and it co
   const released = await migration.until((s) => s.brokerNetLimit === undefined);
   t.equal(released.netLimit, 40 * MB);
   // On a busy machine nothing is said of a rate that no limit bounds.
-  const said = pair.source.daemon.log.filter(
-    (line) => line.includes('"broker: ') && line.includes(migration.id),
-  );
+  const said = lines().filter((line) => line.includes('"level":30'));
   t.ok(said.length >= 2 && said.length <= 16, `${said.length} decisions changed something`);
   t.ok(
     said.some((line) => line.includes('another')),
@@ -79,16 +86,16 @@ t.test(
     const pair = await startPair(t);
     const { source, target } = pair;
     for (const { daemon } of [source, target])
-      makeSparseImage(daemon.below(`${daemon === source.daemon ? 'urgent' : 'calm'}.raw`), 64 * MB, [
-        { offset: 0, length: 64 * MB },
+      makeSparseImage(daemon.below(`${daemon === source.daemon ? 'urgent' : 'calm'}.raw`), 128 * MB, [
+        { offset: 0, length: 128 * MB },
       ]);
     const broker = { period: PERIOD, quietPeriods: 1, vmmTime: millis(0) };
     const back = { source: target, target: source };
-    const calm = await migrate(t, back, ['calm.raw'], { netLimit: 8 * MB, broker });
-    // 64 MB at 8 MB/s are 8 s: a ratio of 2 where danger is below 3.
+    const calm = await migrate(t, back, ['calm.raw'], { netLimit: 2 * MB, broker });
+    // 128 MB at 2 MB/s are 64 s: a ratio of 2 where danger is below 3, and above it after half a minute.
     const urgent = await migrate(t, pair, ['urgent.raw'], {
-      netLimit: 8 * MB,
-      deadlineAfter: 16_000,
+      netLimit: 2 * MB,
+      deadlineAfter: 128_000,
       broker,
     });
     await source.client.setBrokerPath(urgent.id, [
@@ -101,6 +108,6 @@ t.test(
     t.equal(await source.client.backOff(refused), 'in-danger');
     await source.client.cancel(urgent.id);
     const free = await calm.until((s) => s.brokerNetLimit === undefined);
-    t.match(free, { state: 'bulk-copy', netLimit: 8 * MB });
+    t.match(free, { state: 'bulk-copy', netLimit: 2 * MB });
   },
 );
