@@ -41,7 +41,10 @@ t.test('the target runs full during the copy', async (t) => {
   await writer.start(source.daemon.at(IMAGE), 2);
   const migration = await migrate(t, pair, [IMAGE], { netLimit: 16 * MiB });
   await migration.until((s) => s.bytesSent > 2 * MiB);
+  // Or the copy is over before the disk is full.
+  await source.client.pause(migration.id);
   await fillDisk(folder, MiB);
+  await source.client.resume(migration.id);
   await endsCleanly(t, pair, migration, writer);
 });
 
