@@ -10,6 +10,7 @@ import { filesOf } from '../support/debris.js';
 import { makeSparseImage } from '../support/files.js';
 import { migrate, startPair } from '../support/pair.js';
 import { within } from '../support/test-daemon.js';
+import { waitFor } from '../support/wait-for.js';
 
 const CLOSE_MAX_MS = 15_000;
 
@@ -52,10 +53,11 @@ t.test('malformed frames close the connection and disturb nobody', async (t) => 
     for (const bytes of [Buffer.from('GET / HTTP/1.1\r\nHost: x\r\n\r\n'), oversized, Buffer.alloc(4096, 7)])
       await answerTo(daemon.dataAddress, bytes);
   await answerTo(target.daemon.dataAddress, hello(PROTOCOL_VERSION));
-  t.ok(
-    target.daemon.log.some(
-      (line) => /frame|protocol|peer|connection/i.test(line) && /"level":(40|50)/.test(line),
-    ),
+  await waitFor(
+    () =>
+      target.daemon.log.some(
+        (line) => /frame|protocol|peer|connection/i.test(line) && /"level":(40|50)/.test(line),
+      ),
     'it is in the log',
   );
   await migration.reaches('completed');
