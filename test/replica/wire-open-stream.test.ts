@@ -350,13 +350,15 @@ for (const transport of TRANSPORTS) {
   });
 
   t.test(`${transport.name}: what comes once reading has stopped stays in the kernel`, async (t) => {
-    const port = await listen(t, transport, {
-      onStream: (connection) => void sleep(100).then(() => port.accept(connection)),
-    });
+    const asking = firstOf();
+    const port = await listen(t, transport, { onStream: asking.resolve });
     const socket = await handConnected(t, port, transport);
     socket.write(helloFrame());
-    await sleep(50);
+    const connection = await asking.connection;
     await sendAll(descriptorOf(socket), Buffer.from('\0early'));
+    // Turns in which it would be read.
+    for (let turn = 0; turn < 3; turn++) await immediate();
+    port.accept(connection);
     const { fd } = await port.next();
     t.equal((await receive(fd, 5)).toString(), 'early');
     close(fd);
