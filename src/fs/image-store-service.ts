@@ -327,9 +327,10 @@ export class ImageStoreService implements ImageStore {
         'FAILED_PRECONDITION',
         'the replica is no longer where it was created; remove it by hand',
       );
-    // Whoever has looked at it keeps the file, though not its name, for as long as the kernel remembers that.
-    if (own.links === 1) ftruncate(fd, 0);
     const result = unlinkat(place.parent, place.name, 0);
     if (result < 0) throw new MigrateFsError('INTERNAL', `cannot remove a replica: ${errnoName(result)}`);
+    // Whoever has looked at it keeps the file for as long as the kernel remembers that. Not before: emptied and still there, it
+    // could be taken for whole by a daemon that is started again.
+    if (own.links === 1) ftruncate(fd, 0);
   }
 }

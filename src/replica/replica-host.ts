@@ -6,7 +6,7 @@ import type { ImageSlot } from '../fs/image-table.js';
 import { GraceCounters, ImageTable } from '../fs/image-table.js';
 import type { BitmapAnnouncement, FileSystemEnds } from '../fs/participant.js';
 import type { Clock } from '../leaves/clock.js';
-import { MigrateFsError } from '../leaves/errors.js';
+import { MigrateFsError, plainError } from '../leaves/errors.js';
 import type { HostPort } from '../leaves/host-port.js';
 import { formatHostPort, parseHostPort } from '../leaves/host-port.js';
 import type {
@@ -143,11 +143,19 @@ export class ReplicaHost implements MigrationControl {
       tls,
       clock,
       peerTimeout,
-      onHello: (connection, hello) => void host.#targets.accept(connection, hello),
-      onStream: (connection, hello) => void host.#targets.acceptStream(connection, hello),
+      onHello: (connection, hello) => host.#serve(connection, host.#targets.accept(connection, hello)),
+      onStream: (connection, hello) => host.#serve(connection, host.#targets.acceptStream(connection, hello)),
       log,
     });
     return host;
+  }
+
+  /** A defect in what a peer's hello leads to costs that connection, and not the disks of this host. */
+  #serve(connection: PeerConnection, served: Promise<void>): void {
+    served.catch((error: unknown) => {
+      this.#options.log('error', 'internal error while a peer is served', { ...plainError(error) });
+      connection.destroy();
+    });
   }
 
   /** Where peers reach this host, as `host:port`. */

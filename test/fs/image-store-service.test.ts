@@ -25,6 +25,7 @@ import { ImageRegistry } from '../../src/fs/image-registry.js';
 import { ImageStoreService } from '../../src/fs/image-store-service.js';
 import { ImageMode, ImageTable } from '../../src/fs/image-table.js';
 import { bytes, MiB } from '../../src/leaves/units.js';
+import { smallDisk } from '../support/small-disk.js';
 
 const REPLICA: ImageRecord = {
   role: 'replica',
@@ -146,6 +147,16 @@ t.test('G4: a replica that is removed takes no space, whoever remembers it', asy
   linkSync(join(dir, 'image'), join(dir, 'kept'));
   store.release(other.slot, true);
   t.equal(statSync(join(dir, 'kept')).size, MiB, 'what has another name is not emptied');
+});
+
+t.test('a replica that cannot be unlinked keeps what it holds', async (t) => {
+  const { dir, store } = setUp(t);
+  mkdirSync(join(dir, 'a'));
+  await smallDisk(t, join(dir, 'a'), 4 * MiB);
+  const replica = store.createReplica('a/image', attributes(MiB));
+  execFileSync('chattr', ['+i', join(dir, 'a')]);
+  t.throws(() => store.release(replica.slot, true), /cannot remove a replica: EPERM/);
+  t.equal(statSync(join(dir, 'a/image')).size, MiB);
 });
 
 t.test('a replica that cannot be removed is let go of all the same', async (t) => {

@@ -135,6 +135,7 @@ t.test('all images of a group are taken, or none; a failure is told and may be r
 
 for (const [what, generations] of [
   ['a stale generation', [IMAGE.generation]],
+  ['a generation that nothing could follow', [2 ** 53 - 1]],
   ['too many generations', [GENERATION, GENERATION]],
   ['none', []],
 ] as const) {

@@ -32,12 +32,17 @@ t.test('unacceptable names and terms are refused and nothing is made', async (t)
     { migrationId: '../x' },
     { migrationId: '' },
     { cutover: 'never' },
+    { cutover: 'y'.repeat(65_000) },
+    { images: [{ ...IMAGE, name: 'y'.repeat(65_000), generation: 2 ** 33 }] },
+    { images: [{ ...IMAGE, generation: 2 ** 33 }] },
+    { images: [1, 2].map((n) => ({ ...IMAGE, name: `${n}`, allocated: 2 ** 53 - 1 })) },
     { priority: 10 },
     { purpose: 9 as never },
   ]) {
     const source = await world.source();
     const { failure } = await source.hello(fields);
-    t.match(failure, { code: 'INVALID_ARGUMENT' }, JSON.stringify(fields));
+    t.match(failure, { code: 'INVALID_ARGUMENT' }, JSON.stringify(fields).slice(0, 200));
+    t.ok(failure!.message!.length <= 1000);
   }
   t.same(readdirSync(world.dir), []);
 });

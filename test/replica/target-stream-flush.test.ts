@@ -69,6 +69,11 @@ class Stream {
     this.#send(RECORD_KIND.mirror, image, block * BLOCK, BLOCK);
   }
 
+  /** One byte. */
+  writeAt(image: number, offset: number): void {
+    this.#send(RECORD_KIND.data, image, offset, 1);
+  }
+
   sync(image: number): void {
     this.#send(RECORD_KIND.sync, image, 0, 0);
   }
@@ -125,6 +130,14 @@ const plainFile = (t: Test): number => {
   t.teardown(() => close(fd));
   return fd;
 };
+
+t.test('a record that ends where no offset is exact any more is refused, on any file system', async (t) => {
+  const stream = await Stream.open(t, [plainFile(t)]);
+  stream.writeAt(0, Number.MAX_SAFE_INTEGER);
+  await waitFor(() => stream.closed !== undefined, 'it is closed');
+  t.match(stream.closed, /extent out of range/);
+  t.same(stream.failures, [], 'the fault is not the image’s');
+});
 
 t.test('a sync is done behind the writes before it, which are acknowledged first', async (t) => {
   const { stuck, fd } = await stuckFile(t);

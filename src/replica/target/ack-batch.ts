@@ -1,4 +1,5 @@
 import type { MigrateFsError } from '../../leaves/errors.js';
+import { failureFor } from '../wire/failure.js';
 import type { FrameProperties } from '../wire/frame.js';
 
 /** At most 8 bytes each: an ack header stays far below its limit. */
@@ -28,9 +29,9 @@ export class AckBatch {
   }
 
   /** The frame did not take effect. */
-  fail(seq: number, { code, message }: MigrateFsError): void {
+  fail(seq: number, failure: MigrateFsError): void {
     this.flush();
-    this.#send({ ack: { seqs: seq === 0 ? [] : [seq], failure: { code, message } } });
+    this.#send({ ack: { seqs: seq === 0 ? [] : [seq], failure: failureFor(failure) } });
   }
 
   flush(): void {

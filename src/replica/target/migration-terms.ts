@@ -9,6 +9,10 @@ import { migratefs } from '../wire/generated/data.js';
 const IMAGES_MAX = 64;
 const ID_SHAPE = /^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$/;
 const ADDRESS_LENGTH_MAX = 300;
+/** More than any image is handed over; beyond it what is counted up could not be counted any more. */
+const GENERATION_MAX = 2 ** 32;
+/** Characters of what is not understood, in a message. */
+const QUOTED_MAX = 100;
 /** Priorities run from 0 to 9. */
 const PRIORITY_MAX = 9;
 /** A replica never becomes set-user-ID or the like on this host because a peer says so. */
@@ -53,6 +57,8 @@ const purposeOf = (purpose: migratefs.data.Hello.Purpose): Purpose => {
   }
 };
 
+const quoted = (text: string | null | undefined): string => `'${(text ?? '').slice(0, QUOTED_MAX)}'`;
+
 const imageTerms = (image: migratefs.data.Image.$Properties): ImageTerms => {
   try {
     return {
@@ -65,7 +71,7 @@ const imageTerms = (image: migratefs.data.Image.$Properties): ImageTerms => {
       generation: generation(image.generation ?? 0),
     };
   } catch (error) {
-    throw invalid(`image '${image.name}': ${(error as Error).message}`);
+    throw invalid(`image ${quoted(image.name)}: ${(error as Error).message}`);
   }
 };
 
@@ -83,8 +89,12 @@ export const readTerms = (hello: migratefs.data.Hello): MigrationTerms => {
   const images = hello.images.map(imageTerms);
   if (new Set(images.map(({ name }) => name)).size !== images.length)
     throw invalid('an image is named twice');
+  const old = images.find((image) => image.generation > GENERATION_MAX);
+  if (old) throw invalid(`image ${quoted(old.name)} of generation ${old.generation}`);
+  if (!Number.isSafeInteger(images.reduce((sum, { allocated }) => sum + allocated, 0)))
+    throw invalid('more bytes than can be counted');
   const cutover = hello.cutover as CutoverPolicy;
-  if (!CUTOVER_POLICIES.includes(cutover)) throw invalid(`cutover '${hello.cutover}'`);
+  if (!CUTOVER_POLICIES.includes(cutover)) throw invalid(`cutover ${quoted(hello.cutover)}`);
   if (hello.priority > PRIORITY_MAX) throw invalid(`priority ${hello.priority}`);
   if (hello.sourceAddress.length > ADDRESS_LENGTH_MAX) throw invalid('source address');
   return {

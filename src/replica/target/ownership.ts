@@ -3,7 +3,7 @@ import type { MigrationTerms } from './migration-terms.js';
 import type { TargetContext } from './target-context.js';
 import type { TargetImage } from './target-image.js';
 
-/** INVALID_ARGUMENT: not one generation for each image, or one that the source's own ownership already has. */
+/** INVALID_ARGUMENT: not one generation for each image, the one after the source's own ownership. */
 export const checkGenerations = (images: readonly TargetImage[], generations: readonly number[]): void => {
   if (generations.length !== images.length)
     throw new MigrateFsError(
@@ -12,10 +12,10 @@ export const checkGenerations = (images: readonly TargetImage[], generations: re
     );
   images.forEach(({ name, generation }, index) => {
     const offered = generations[index]!;
-    if (!Number.isSafeInteger(offered) || offered <= generation)
+    if (offered !== generation + 1)
       throw new MigrateFsError(
         'INVALID_ARGUMENT',
-        `cutover offer of '${name}' with stale generation ${offered}, the source's was ${generation}`,
+        `cutover offer of '${name}' with generation ${offered}, the source's was ${generation}`,
       );
   });
 };

@@ -1,6 +1,7 @@
-import { MigrateFsError, plainError } from '../../leaves/errors.js';
+import { MigrateFsError } from '../../leaves/errors.js';
 import type { Bytes } from '../../leaves/units.js';
 import { bytes, MiB } from '../../leaves/units.js';
+import { failureFor } from '../wire/failure.js';
 import type { Frame } from '../wire/frame.js';
 import type { migratefs } from '../wire/generated/data.js';
 import type { PayloadChunks } from '../wire/payload.js';
@@ -8,8 +9,10 @@ import { payloadLength } from '../wire/payload.js';
 import type { PeerConnection } from '../wire/peer-connection.js';
 import { AckBatch } from './ack-batch.js';
 import { ALLOCATE_MODES } from './backing-file.js';
+import { checkExtent } from './extent.js';
 import type { TargetContext } from './target-context.js';
 import type { Applied, TargetImage } from './target-image.js';
+import { DIGEST_CHUNK } from './target-image.js';
 
 /** Received and not yet applied; beyond it the connection is not read, down to half of it. */
 const PENDING_BYTES_MAX: Bytes = bytes(16 * MiB);
@@ -51,19 +54,27 @@ export const receive = (
     return image;
   };
 
-  /** Counts a change as pending until the returned function is called with its outcome. */
-  const pending = (seq: number, length: number): Applied => {
+  /** Counts a frame as pending until the returned function is called. */
+  const begin = (length: number): (() => void) => {
     pendingBytes += length;
     pendingFrames++;
-    return (failure) => {
+    return () => {
       pendingBytes -= length;
       pendingFrames--;
+      if (pendingBytes <= PENDING_BYTES_MAX / 2 && pendingFrames <= PENDING_FRAMES_MAX / 2)
+        connection.resume();
+    };
+  };
+
+  /** The same for a change, with its outcome. */
+  const pending = (seq: number, length: number): Applied => {
+    const end = begin(length);
+    return (failure) => {
       if (failure) {
         context.log('error', 'a change did not take effect on the replica', { error: failure.message });
         acks.fail(seq, failure);
       } else acks.add(seq);
-      if (pendingBytes <= PENDING_BYTES_MAX / 2 && pendingFrames <= PENDING_FRAMES_MAX / 2)
-        connection.resume();
+      end();
     };
   };
 
@@ -100,17 +111,19 @@ export const receive = (
         break;
       }
     }
-    pushBack();
   };
 
   const digest = async (seq: number, request: migratefs.data.DigestRequest): Promise<void> => {
     const { offset, length, acceptZero } = request;
+    const end = begin(Math.min(length, DIGEST_CHUNK));
     try {
       const { sha256, zero } = await imageAt(request.image).digest(offset, length, acceptZero, closed.signal);
       connection.send({ digestReply: { requestSeq: seq, sha256, zero } });
     } catch (error) {
       if (!closed.signal.aborted)
-        connection.send({ digestReply: { requestSeq: seq, failure: plainError(error) } });
+        connection.send({ digestReply: { requestSeq: seq, failure: failureFor(error) } });
+    } finally {
+      end();
     }
   };
 
@@ -121,15 +134,15 @@ export const receive = (
       case 'resize':
       case 'allocate':
         if (events.admits()) change(frame, payload);
-        return;
+        return pushBack();
       case 'sync':
         if (events.admits()) imageAt(frame.sync.image).sync(pending(frame.seq, 0));
-        return;
+        return pushBack();
       case 'digestRequest':
         imageAt(frame.digestRequest.image);
         checkExtent(frame.digestRequest.offset, frame.digestRequest.length);
         if (events.admits()) void digest(frame.seq, frame.digestRequest);
-        return;
+        return pushBack();
       case 'phase':
         if (events.phase(frame.phase)) acks.add(frame.seq);
         return;
@@ -145,13 +158,4 @@ export const receive = (
   });
   connection.resume();
   return { connection };
-};
-
-const checkExtent = (offset: number, length: number): void => {
-  if (
-    !Number.isSafeInteger(offset) ||
-    !Number.isSafeInteger(length) ||
-    !Number.isSafeInteger(offset + length)
-  )
-    throw new MigrateFsError('INVALID_ARGUMENT', `extent out of range: offset ${offset}, length ${length}`);
 };

@@ -13,6 +13,7 @@ import { RECORD_KIND } from '../../leaves/stream-record.js';
 import { MiB } from '../../leaves/units.js';
 import type { FromTargetStream, TargetStreamSetup } from '../stream-messages.js';
 import { BackingFile, backingError, errnoError } from './backing-file.js';
+import { checkExtent } from './extent.js';
 import { StreamCounters } from './stream-counters.js';
 import { StreamReplies } from './stream-replies.js';
 import { WantedFlushes } from './wanted-flushes.js';
@@ -52,6 +53,7 @@ const apply = (record: StreamRecord): void => {
   const { kind, image, offset, length, payload } = record;
   const target = files[image];
   if (!target) throw new MigrateFsError('INVALID_ARGUMENT', `image ${image} of ${files.length}`);
+  checkExtent(offset, Math.max(length, payload.length));
   try {
     switch (kind) {
       case RECORD_KIND.data:

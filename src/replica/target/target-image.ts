@@ -17,7 +17,8 @@ import { performRouted } from './perform-routed.js';
 
 /** A write up to this size that nothing overlaps is done where it is received: handing it on would cost more. */
 const WRITE_NOW_BYTES_MAX: Bytes = bytes(64 * KiB);
-const DIGEST_CHUNK: Bytes = bytes(512 * KiB);
+/** Of an image that is read at once for its digest. */
+export const DIGEST_CHUNK: Bytes = bytes(512 * KiB);
 const ZEROES = Buffer.alloc(DIGEST_CHUNK);
 
 /** Done when it returns, or when the promise it returns settles. */

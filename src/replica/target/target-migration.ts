@@ -6,6 +6,7 @@ import type { MigrationSnapshot, MigrationState } from '../../leaves/migration.j
 import { isFinal, MIGRATION_EDGES } from '../../leaves/migration.js';
 import type { Millis } from '../../leaves/units.js';
 import type { StreamEnd } from '../stream-messages.js';
+import { failureFor } from '../wire/failure.js';
 import type { migratefs } from '../wire/generated/data.js';
 import type { PeerConnection } from '../wire/peer-connection.js';
 import { backingError } from './backing-file.js';
@@ -193,7 +194,7 @@ export class TargetMigration {
       this.#refuseAfterOffer('cancelled');
       const reason = new MigrateFsError('CANCELLED', `migration ${this.id} was cancelled on the target`);
       this.#transitionTo('cancelled', plainError(reason));
-      this.#reception?.connection.send({ failure: plainError(reason) });
+      this.#reception?.connection.send({ failure: failureFor(reason) });
       this.#remove();
     }
     await this.#pins.released;
@@ -314,7 +315,7 @@ export class TargetMigration {
       await takeOwnership(this.#context, this.terms, this.images, generations);
     } catch (error) {
       log('error', 'cannot take the images over', { migration: this.id, error: (error as Error).message });
-      this.#reception?.connection.send({ failure: plainError(error) });
+      this.#reception?.connection.send({ failure: failureFor(error) });
       return;
     }
     // Held writes come first: what a guest writes from now on must not be overtaken by what it wrote before.
@@ -336,7 +337,7 @@ export class TargetMigration {
       await this.discard();
       connection?.send({ discarded: {} });
     } catch (error) {
-      connection?.send({ failure: plainError(error) });
+      connection?.send({ failure: failureFor(error) });
     }
   }
 

@@ -1,8 +1,9 @@
 import type { PinnedImage } from '../../fs/image-store.js';
 import type { ImageSlot } from '../../fs/image-table.js';
 import { close } from '../../fs/libc.js';
-import { MigrateFsError, plainError } from '../../leaves/errors.js';
+import { MigrateFsError } from '../../leaves/errors.js';
 import { isFinal } from '../../leaves/migration.js';
+import { failureFor } from '../wire/failure.js';
 import { PROTOCOL_VERSION } from '../wire/frame.js';
 import type { migratefs } from '../wire/generated/data.js';
 import { acceptStream, refuseStream } from '../wire/open-stream.js';
@@ -78,7 +79,7 @@ export class TargetMigrations {
         this.#busy.delete(terms.id);
       }
     } catch (error) {
-      const failure = plainError(error);
+      const failure = failureFor(error);
       log('warn', 'hello refused', { peer: connection.remote, code: failure.code, error: failure.message });
       connection.send({ helloReply: this.#reply({ failure }) });
       connection.close(new MigrateFsError(failure.code, failure.message));

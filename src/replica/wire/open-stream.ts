@@ -2,6 +2,7 @@
 import type { ErrorCode } from '../../leaves/errors.js';
 import { MigrateFsError } from '../../leaves/errors.js';
 import { millis } from '../../leaves/units.js';
+import { failureFor } from './failure.js';
 import { PROTOCOL_VERSION } from './frame.js';
 import type { ConnectOptions } from './peer-connection.js';
 import { PeerConnection } from './peer-connection.js';
@@ -75,7 +76,7 @@ export const acceptStream = (connection: PeerConnection, signal?: AbortSignal): 
 };
 
 /** The target's answer to any other; closes the connection. */
-export const refuseStream = (connection: PeerConnection, { code, message }: MigrateFsError): void => {
-  connection.send({ streamReply: { failure: { code, message } } });
-  connection.close(new MigrateFsError(code, message));
+export const refuseStream = (connection: PeerConnection, refusal: MigrateFsError): void => {
+  connection.send({ streamReply: { failure: failureFor(refusal) } });
+  connection.close(refusal);
 };

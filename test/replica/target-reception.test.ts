@@ -1,0 +1,79 @@
+/** What a source sends is not read on while too much of it has not been answered. */
+import t from 'tap';
+import { KiB } from '../../src/leaves/units.js';
+import { receive } from '../../src/replica/target/reception.js';
+import type { Applied, TargetImage } from '../../src/replica/target/target-image.js';
+import type { Frame } from '../../src/replica/wire/frame.js';
+import type { PeerConnection } from '../../src/replica/wire/peer-connection.js';
+
+type Handler = (frame: Frame, payload: readonly Uint8Array[]) => void;
+
+/** A connection that does what it is told, and an image that answers when the test says so. */
+const world = () => {
+  let handler: Handler = () => {};
+  let reading = false;
+  const connection = {
+    closed: new Promise(() => {}),
+    onFrame: (given: Handler) => {
+      handler = given;
+    },
+    send: () => {},
+    pause: () => {
+      reading = false;
+    },
+    resume: () => {
+      reading = true;
+    },
+  };
+  const waiting: (() => void)[] = [];
+  const image = {
+    sync: (applied: Applied) => void waiting.push(applied),
+    digest: () =>
+      new Promise((resolve) => waiting.push(() => resolve({ sha256: new Uint8Array(32), zero: false }))),
+  };
+  receive(
+    connection as unknown as PeerConnection,
+    [image as unknown as TargetImage],
+    { log: () => {} },
+    {
+      data: () => {},
+      phase: () => true,
+      offer: () => {},
+      discard: () => {},
+      failed: () => {},
+      admits: () => true,
+    },
+  );
+  return {
+    waiting,
+    reading: () => reading,
+    /** Sends one frame after the other while they are read, `most` at most; how many. */
+    flood: (frame: object, most: number): number => {
+      let sent = 0;
+      while (reading && sent < most) handler({ ...frame, seq: ++sent } as unknown as Frame, []);
+      return sent;
+    },
+  };
+};
+
+for (const [what, frame, most] of [
+  [
+    'digests of half a MiB',
+    { body: 'digestRequest', digestRequest: { image: 0, offset: 0, length: 512 * KiB } },
+    33,
+  ],
+  [
+    'digests of a TiB',
+    { body: 'digestRequest', digestRequest: { image: 0, offset: 0, length: 2 ** 40 } },
+    33,
+  ],
+  ['digests of nothing', { body: 'digestRequest', digestRequest: { image: 0, offset: 0, length: 0 } }, 4097],
+  ['syncs', { body: 'sync', sync: { image: 0, ahead: false } }, 4097],
+] as const)
+  t.test(`of ${what} ${most} wait at most`, async (t) => {
+    const { waiting, reading, flood } = world();
+    t.equal(flood(frame, 10_000), most);
+    for (const answer of waiting) answer();
+    await new Promise(setImmediate);
+    t.ok(reading(), 'it goes on once they are answered');
+  });
