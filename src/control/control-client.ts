@@ -96,8 +96,9 @@ export class ControlClient implements Disposable {
     return snapshotOf(await this.#unary('Resume', { migrationId }));
   }
 
-  async cancel(migrationId: string): Promise<MigrationSnapshot> {
-    return snapshotOf(await this.#unary('Cancel', { migrationId }));
+  /** `takeBack`: see `CancelRequest`. */
+  async cancel(migrationId: string, takeBack = false): Promise<MigrationSnapshot> {
+    return snapshotOf(await this.#unary('Cancel', { migrationId, takeBack }));
   }
 
   async cutover(migrationId: string): Promise<MigrationSnapshot> {

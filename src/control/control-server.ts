@@ -114,7 +114,7 @@ const handlersOf = (
   },
   Pause: async (request) => migrationMessage(await service.pause(idOf(request))),
   Resume: async (request) => migrationMessage(await service.resume(idOf(request))),
-  Cancel: async (request) => migrationMessage(await service.cancel(idOf(request))),
+  Cancel: async (request) => migrationMessage(await service.cancel(idOf(request), request.takeBack)),
   Cutover: async (request) => migrationMessage(await service.cutover(idOf(request))),
   DescribeImages: async ({ names }) => ({
     images: (await service.describeImages(checkedImageNames(names))).map(imageDescriptionMessage),

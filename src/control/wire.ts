@@ -22,6 +22,10 @@ export interface StartMigrationRequest {
   readonly requestId?: string;
 }
 
+export interface CancelRequest extends MigrationIdMessage {
+  readonly takeBack: boolean;
+}
+
 export interface SetLimitRequest extends MigrationIdMessage {
   readonly limitKbPerS: number;
 }
@@ -173,7 +177,7 @@ export interface UnaryMethods {
   readonly ListMigrations: readonly [PageRequest, ListMigrationsResponse];
   readonly Pause: readonly [MigrationIdMessage, MigrationMessage];
   readonly Resume: readonly [MigrationIdMessage, MigrationMessage];
-  readonly Cancel: readonly [MigrationIdMessage, MigrationMessage];
+  readonly Cancel: readonly [CancelRequest, MigrationMessage];
   readonly Cutover: readonly [MigrationIdMessage, MigrationMessage];
   readonly DescribeImages: readonly [DescribeImagesRequest, DescribeImagesResponse];
   readonly Verify: readonly [VerifyRequest, VerifyResponse];

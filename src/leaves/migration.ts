@@ -159,8 +159,8 @@ export interface MigrationControl {
   setLimits(id: string, change: LimitChange, by?: LimitSetter): Promise<MigrationSnapshot>;
   pause(id: string): Promise<MigrationSnapshot>;
   resume(id: string): Promise<MigrationSnapshot>;
-  /** Never waits for the peer. Idempotent on a cancelled migration. */
-  cancel(id: string): Promise<MigrationSnapshot>;
+  /** Never waits for the peer. Idempotent on a cancelled migration. `takeBack`: see `CancelRequest`. */
+  cancel(id: string, takeBack?: boolean): Promise<MigrationSnapshot>;
   /** Resolves when the target owns the images. */
   cutover(id: string): Promise<MigrationSnapshot>;
   /** One for each name, in that order. INVALID_ARGUMENT: a name that could leave the exported directory. */

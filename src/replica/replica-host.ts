@@ -214,9 +214,9 @@ export class ReplicaHost implements MigrationControl {
     return this.#source(id).snapshot();
   }
 
-  async cancel(id: string): Promise<MigrationSnapshot> {
-    const migration = this.#any(id);
-    await migration.cancel();
+  async cancel(id: string, takeBack = false): Promise<MigrationSnapshot> {
+    const migration = takeBack ? this.#source(id) : this.#any(id);
+    await migration.cancel(takeBack);
     return migration.snapshot();
   }
 

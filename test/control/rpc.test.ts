@@ -99,11 +99,13 @@ t.test('Pause, Resume, Cutover and Cancel reach the migration they name', async 
   t.match(await client.cutover('m1'), { state: 'completed', cutoverStall: 12.5 });
   control.put({ ...snapshotExample, id: 'm2' });
   t.equal((await client.cancel('m2')).state, 'cancelled');
+  t.equal((await client.cancel('m2', true)).state, 'cancelled');
   t.same(control.calls, [
     ['pause', 'm1'],
     ['resume', 'm1'],
     ['cutover', 'm1'],
     ['cancel', 'm2'],
+    ['cancel', 'm2', 'take back'],
   ]);
 });
 

@@ -189,7 +189,7 @@ t.test('G3: an offer that is not answered in time: refused from then on', async 
 t.test('the wait ends with the answer', async (t) => {
   for (const answer of ['accept', 'takeBack'] as const) {
     const { clock, did, offer } = await bareOffer();
-    offer[answer]();
+    offer[answer]('so');
     t.equal(clock.pending, 0, answer);
     t.equal(did.includes('refuse'), answer === 'accept', answer);
   }

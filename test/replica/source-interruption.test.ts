@@ -182,6 +182,39 @@ t.test('G3: cut when the target has taken the images but cannot say so', async (
   guest.close();
 });
 
+t.test(
+  'G3: images that were offered to a target that is lost for good are taken back, when an operator says so',
+  async (t) => {
+    const source = await TestHost.open(t, scratchDir(t, 'source'), { peerTimeout });
+    const target = await FakeTarget.open(t);
+    let back = false;
+    // As one that was cancelled there and started again.
+    target.onHello = ({ purpose }) => ({
+      reply:
+        purpose === migratefs.data.Hello.Purpose.START
+          ? {}
+          : { failure: { code: back ? 'NOT_FOUND' : 'UNAVAILABLE', message: 'no such migration' } },
+    });
+    makeImage(source, 'a.img', MiB);
+    const guest = source.guest('a.img');
+    const { id } = await source.start(['a.img'], target.address);
+    await source.untilState(id, 'mirroring');
+    target.onFrame = ({ body }) => {
+      if (body === 'cutoverOffer') target.close();
+    };
+    await t.rejects(source.replica.cutover(id), { code: 'UNAVAILABLE' });
+    await source.untilState(id, 'interrupted');
+    back = true;
+    await t.rejects(source.replica.cancel(id), { code: 'FAILED_PRECONDITION', message: /--take-back/ });
+    const held = guest.write(0, Buffer.from('held'));
+    t.equal((await source.replica.cancel(id, true)).state, 'cancelled');
+    t.equal(await held, 4);
+    t.equal(await guest.write(0, Buffer.from('again')), 5);
+    t.match(await source.replica.describeImages(['a.img']), [{ role: 'owner' }]);
+    guest.close();
+  },
+);
+
 t.test('a write load that outruns a throttled network still gets in sync', async (t) => {
   const { source, target, proxy } = await through(t);
   const guest = source.guest('a.img');

@@ -137,8 +137,8 @@ export class FakeMigrationControl implements MigrationControl {
     return this.change(id, { state: 'bulk-copy' });
   }
 
-  async cancel(id: string): Promise<MigrationSnapshot> {
-    const { state } = await this.#enter(['cancel', id], id);
+  async cancel(id: string, takeBack = false): Promise<MigrationSnapshot> {
+    const { state } = await this.#enter(takeBack ? ['cancel', id, 'take back'] : ['cancel', id], id);
     if (isFinal(state) && state !== 'cancelled')
       throw new MigrateFsError('FAILED_PRECONDITION', `migration ${id} is ${state}`);
     this.onCancel(id);

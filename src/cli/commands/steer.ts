@@ -13,6 +13,10 @@ interface SteerFlags extends ClientOptions {
   readonly json: boolean;
 }
 
+interface CancelFlags extends SteerFlags {
+  readonly takeBack: boolean;
+}
+
 interface LimitFlags extends SteerFlags {
   readonly net?: BytesPerSecond;
   readonly disk?: BytesPerSecond;
@@ -49,8 +53,16 @@ export const resumeCommand = (): Command =>
 
 export const cancelCommand = (): Command =>
   steerCommand('cancel', 'give a migration up; nothing is left on the target, the source is unaffected')
+    .option(
+      '--take-back',
+      'also when the images were offered to a target that does not answer any more; ONLY where it is certain that it does not ' +
+        'have them and never will: otherwise both hosts own them, and one loses what its guest writes',
+      false,
+    )
     .addHelpText('after', '\nExample:\n  migratefs cancel 7f3a')
-    .action(steering((client, id) => client.cancel(id)));
+    .action((id: string, flags: CancelFlags) =>
+      steering((client) => client.cancel(id, flags.takeBack))(id, flags),
+    );
 
 export const cutoverCommand = (): Command =>
   steerCommand('cutover', 'hand the images over to the target, once in sync')

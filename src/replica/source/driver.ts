@@ -191,7 +191,7 @@ export class Driver {
     });
     if (resumption.kind === 'given-up') {
       const error = plainError(resumption.error);
-      if (offer.made) offer.takeBack();
+      if (offer.made) offer.takeBack(error.message);
       this.end(error.code === 'CANCELLED' ? 'cancelled' : 'failed', error);
       return;
     }

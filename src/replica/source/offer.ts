@@ -108,14 +108,14 @@ export class Offer {
   }
 
   /**
-   * The target had given the migration up before it saw the offer, so it never owned the images and never will. What is
-   * held stays so until the migration ends. Errors: what writing a record threw; then the images stay offered.
+   * The target never owned the images and never will, for this reason. What is held stays so until the migration ends.
+   * Errors: what writing a record threw; then the images stay offered.
    */
-  takeBack(): void {
+  takeBack(reason: string): void {
     restoreRecords(this.#options.group.images);
     this.#stopWaiting();
     this.#made = false;
-    this.#options.log('warn', 'the target does not take the images: given back to their writers', {});
+    this.#options.log('warn', 'the target does not take the images: given back to their writers', { reason });
   }
 
   #stopWaiting(): void {

@@ -194,17 +194,33 @@ export class SourceMigration {
     this.#driver.resume();
   }
 
-  /** Resolves once the images are as if nothing had happened; the target is told in the background. */
-  async cancel(): Promise<void> {
+  /**
+   * Resolves once the images are as if nothing had happened; the target is told in the background. `takeBack`: also when they
+   * were offered to a target that is not there to answer. Errors then: what writing a record threw; they stay offered.
+   */
+  async cancel(takeBack = false): Promise<void> {
     if (this.state === 'cancelled') return;
-    if (this.#offer.made && this.state !== 'completed')
-      throw new MigrateFsError(
-        'FAILED_PRECONDITION',
-        `migration ${this.id} is past the point of no return: the images were offered to ${this.request.target}, which may own them; bring that host back and it completes`,
-      );
+    if (this.#offer.made && this.state !== 'completed') this.#takeBack(takeBack);
     if (this.#status.isFinal) throw this.#precondition('cancel');
     this.#driver.end('cancelled');
     await this.#status.ended;
+  }
+
+  /** FAILED_PRECONDITION: it is not wanted, or the target can answer for itself. */
+  #takeBack(wanted: boolean): void {
+    const { target } = this.request;
+    const gone = this.state === 'interrupted' && !this.wire.open && !this.#offer.taken;
+    if (!wanted || !gone) {
+      const remedy = wanted
+        ? 'it is connected, and answers for itself'
+        : 'bring that host back and it completes. Where it is certain that it does not have them and never will (its disk is ' +
+          `lost, or it was cancelled there): migratefs cancel ${this.id} --take-back`;
+      throw new MigrateFsError(
+        'FAILED_PRECONDITION',
+        `migration ${this.id} is past the point of no return: the images were offered to ${target}, which may own them; ${remedy}`,
+      );
+    }
+    this.#offer.takeBack(`an operator says that ${target} does not have the images`);
   }
 
   /** Resolves when the target owns the images. */
@@ -271,7 +287,7 @@ export class SourceMigration {
       return;
     }
     try {
-      if (this.#offer.made) this.#offer.takeBack();
+      if (this.#offer.made) this.#offer.takeBack(error.message);
     } catch (cause) {
       // The target closes the connection next, and says it again when it is resumed.
       this.#log('error', 'cannot take the images back', { ...plainError(cause) });
