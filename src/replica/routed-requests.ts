@@ -2,7 +2,7 @@ import type { BackingCalls } from '../fs/backing-calls.js';
 import { Errno } from '../fs/errno.js';
 import type { ImageSlot, ImageTable } from '../fs/image-table.js';
 import { ImageMode } from '../fs/image-table.js';
-import { isBeingKilled, isEnding } from '../fs/kernel/caller.js';
+import { Callers, isBeingKilled } from '../fs/kernel/caller.js';
 import { replyToKernel } from '../fs/kernel/reply.js';
 import { close } from '../fs/libc.js';
 import type { ParticipantEnd, RoutedRequest, RoutedResult } from '../fs/participant.js';
@@ -47,6 +47,7 @@ export class RoutedRequests {
   /** What the kernel waits for, by its number. */
   readonly #unanswered = new Map<bigint, RoutedRequest>();
   readonly #interrupts = new Map<bigint, Millis>();
+  readonly #callers = new Callers();
   #forgetLook: (() => void) | undefined;
   #forgetCallerLook: (() => void) | undefined;
 
@@ -105,16 +106,14 @@ export class RoutedRequests {
 
   /** Ends the requests of callers that are ending. */
   #lookAtCallers(): void {
-    const ending = new Map<number, boolean>();
-    for (const [unique, request] of this.#unanswered) {
-      const { reply } = request;
-      if (reply.kind !== 'kernel') continue;
-      if (!ending.has(reply.caller)) {
-        if (ending.size >= CALLERS_MAX) continue;
-        ending.set(reply.caller, isEnding(reply.caller));
-      }
-      if (ending.get(reply.caller)) this.#end(unique, reply.fuseFd, request);
-    }
+    const threads = new Set<number>();
+    for (const { reply } of this.#unanswered.values()) if (reply.kind === 'kernel') threads.add(reply.caller);
+    this.#callers.keep(threads);
+    const looked = [...threads].slice(0, CALLERS_MAX);
+    const ending = new Set(looked.filter((thread) => this.#callers.isEnding(thread)));
+    for (const [unique, request] of this.#unanswered)
+      if (request.reply.kind === 'kernel' && ending.has(request.reply.caller))
+        this.#end(unique, request.reply.fuseFd, request);
     this.#forgetCallerLook = undefined;
     if (this.#unanswered.size > 0) this.#lookLater();
   }
@@ -135,6 +134,7 @@ export class RoutedRequests {
   #dispatch(participant: ParticipantEnd, request: RoutedRequest): void {
     if (request.reply.kind === 'kernel') {
       this.#unanswered.set(request.reply.unique, request);
+      this.#callers.note(request.reply.caller);
       this.#lookLater();
     }
     const reply = (result: number): void => this.#answer(participant, request, result);

@@ -23,7 +23,12 @@ import { ImageIo } from '../../src/fs/image-io.js';
 import { GraceCounters, ImageTable } from '../../src/fs/image-table.js';
 import { alignedBytes } from '../../src/fs/kernel/aligned-memory.js';
 import { DataOperations, dataRequest } from '../../src/fs/kernel/data-operations.js';
-import { HandleAllocator, HandleTable } from '../../src/fs/kernel/handle-table.js';
+import {
+  HANDLE_ODIRECT,
+  HANDLE_SYNCS,
+  HandleAllocator,
+  HandleTable,
+} from '../../src/fs/kernel/handle-table.js';
 import { Opcode } from '../../src/fs/kernel/protocol.js';
 import { ReplyBuffer } from '../../src/fs/kernel/reply.js';
 import {
@@ -38,6 +43,7 @@ import {
 import { GiB, KiB, MiB } from '../../src/leaves/units.js';
 import { FileUser } from '../support/file-user.js';
 import { KernelMount } from '../support/kernel-mount.js';
+import { scratchDir } from '../support/scratch.js';
 
 const fio = (directory: string, ...options: string[]) =>
   execFileSync(
@@ -81,6 +87,44 @@ t.test('a request of a handle that is free by then is answered, and the thread g
     t.equal(operations.serve(request), -Errno.EBADF, `opcode ${opcode}`);
   }
 });
+
+t.test(
+  'G1: what is written durably through another descriptor than the handle’s is flushed there',
+  async (t) => {
+    const table = new ImageTable();
+    const handles = new HandleAllocator(new HandleTable());
+    const fds: number[] = [];
+    const io = {
+      writeDurably: (...args: Parameters<ImageIo['writeDurably']>): number => {
+        const [, fd, , , , , flush] = args;
+        fds.push(fd);
+        if (fds.length === 1) return -Errno.EINVAL;
+        closeSync(fd);
+        return flush();
+      },
+    };
+    const operations = new DataOperations({
+      table,
+      handles: handles.table,
+      io: io as unknown as ImageIo,
+      reply: new ReplyBuffer(4 * KiB),
+      route: () => t.fail('nothing is routed'),
+    });
+    const path = join(scratchDir(t, 'file'), 'image');
+    const handle = handles.allocate(openSync(path, 'w+'), 0);
+    t.teardown(() => closeSync(handles.table.fd(handle)));
+    handles.table.setKinds(handle, HANDLE_ODIRECT | HANDLE_SYNCS);
+    const request = dataRequest(alignedBytes(8 * KiB, 0), -1);
+    request.words[1] = Opcode.WRITE;
+    request.words[10] = handle;
+    request.words[14] = 10;
+    request.words[18] = constants.O_RDWR | constants.O_DSYNC;
+    // The descriptor was closed: whoever flushes it is told so.
+    t.equal(operations.serve(request), -Errno.EBADF);
+    t.equal(fds.length, 2);
+    t.equal(fds[0], handles.table.fd(handle));
+  },
+);
 
 t.test('a process that is killed while it waits for its flush takes nothing along', async (t) => {
   // Every flush goes to a thread of its own then, which takes a while to start.

@@ -1,4 +1,4 @@
-import { execFileSync, spawn } from 'node:child_process';
+import { execFileSync } from 'node:child_process';
 import {
   chmodSync,
   chownSync,
@@ -22,14 +22,9 @@ import {
   writeSync,
 } from 'node:fs';
 import { join } from 'node:path';
-import { text } from 'node:stream/consumers';
-import { fileURLToPath } from 'node:url';
 import t from 'tap';
 import { AT_FDCWD, cString, mknodat, RENAME_NOREPLACE, renameat2, utimensat } from '../../src/fs/libc.js';
 import { KernelMount } from '../support/kernel-mount.js';
-import { guardProcess, releaseProcess, scratchDir } from '../support/scratch.js';
-
-const LATE_CREATOR = fileURLToPath(new URL('../support/late-creator-process.js', import.meta.url));
 
 const RENAME_EXCHANGE = 2;
 
@@ -243,43 +238,6 @@ t.test('so does one who punches a hole, as he could change a program with it', a
   t.equal(statSync(path).mode & 0o7777, 0o6777, 'by root they stay');
   execFileSync('setpriv', ['--reuid=1234', '--clear-groups', ...punch]);
   t.equal(statSync(path).mode & 0o7777, 0o777);
-});
-
-t.test('who creates a file that somebody else has just made gets no more of it than is his', async (t) => {
-  const COUNT = 400;
-  const mount = await KernelMount.start(t);
-  chmodSync(mount.dir, 0o1777);
-  const folder = scratchDir(t, 'counter');
-  const counter = join(folder, 'counter');
-  writeFileSync(counter, Buffer.alloc(8));
-  chmodSync(counter, 0o666);
-  const command = [process.execPath, LATE_CREATOR, counter, mount.mountpoint, String(COUNT)];
-  const child = spawn('setpriv', ['--reuid=65534', '--regid=65534', '--clear-groups', ...command], {
-    stdio: ['ignore', 'pipe', 'inherit'],
-  });
-  guardProcess(child.pid!);
-  const said = text(child.stdout);
-  const shared = openSync(counter, 'r+');
-  const word = Buffer.alloc(4);
-  let made = 0;
-  for (let n = 0; n < COUNT; n++) {
-    do readSync(shared, word, 0, 4, 0);
-    while (word.readInt32LE(0) <= n && child.exitCode === null);
-    for (const until = performance.now() + (n % 50) * 0.004; performance.now() < until; );
-    try {
-      closeSync(openSync(join(mount.dir, String(n)), 'wx', 0o600));
-      made++;
-    } catch {
-      // The other one was first.
-    }
-    word.writeInt32LE(n + 1, 0);
-    writeSync(shared, word, 0, 4, 4);
-  }
-  closeSync(shared);
-  const { foreign, refused } = JSON.parse(await said) as { foreign: number; refused: number };
-  releaseProcess(child.pid!);
-  t.equal(foreign, 0, `of ${made}`);
-  t.equal(refused, made, 'the others are his own');
 });
 
 t.test('an access control list is kept and obeyed', async (t) => {

@@ -54,6 +54,19 @@ const openedUnlessBusy = (path: string): number | undefined => {
   }
 };
 
+t.test('a base image that was closed just now can be opened for writing', async (t) => {
+  const mount = await KernelMount.start(t);
+  writeFileSync(mount.path('base'), page('b'));
+  chmodSync(mount.path('base'), 0o444);
+  for (let i = 0; i < 1000; i++) {
+    const reading = openSync(mount.path('base'), 'r');
+    firstByte(reading);
+    closeSync(reading);
+    closeSync(openSync(mount.path('base'), 'r+'));
+  }
+  t.pass('each time');
+});
+
 t.test('a file that nobody may write is read past the daemon', async (t) => {
   const mount = await KernelMount.start(t);
   writeFileSync(join(mount.dir, 'base'), page('a'), { mode: 0o444 });

@@ -61,9 +61,10 @@ export class OpenFiles {
     return opened.fd;
   }
 
+  /** ESTALE: another process has made it since the kernel looked, which looks again, and asks whether the caller may have it. */
   create(path: string, mode: number): number {
-    const opened = this.openUnlisted(path, O_RDWR | O_CREAT, mode);
-    if (typeof opened === 'number') return opened;
+    const opened = this.openUnlisted(path, O_RDWR | O_CREAT | O_EXCL, mode);
+    if (typeof opened === 'number') return opened === -Errno.EEXIST ? -Errno.ESTALE : opened;
     this.#files.set(opened.fd, opened);
     return opened.fd;
   }

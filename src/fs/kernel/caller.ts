@@ -1,4 +1,4 @@
-import { readFileSync } from 'node:fs';
+import { readdirSync, readFileSync } from 'node:fs';
 
 /** SIGKILL in a mask of pending signals. */
 const KILL = 1n << 8n;
@@ -8,19 +8,58 @@ const EXITING = 0x4;
 /** Fields of /proc/TID/stat behind the name: state, parent and so on; the flags are the ninth of the line. */
 const FLAGS_FIELD = 6;
 
-/**
- * Whether the thread that made a request has ended, or is ending (proc_pid_stat(5), flags). One that waits for its
- * asynchronous requests while it ends gets no signal that anybody would be told of. One in another PID namespace is
- * not known, and counts as alive.
- */
-export const isEnding = (caller: number): boolean => {
-  if (caller === 0) return false;
+/** Whether a thread is ending (proc_pid_stat(5), flags); undefined: it is gone, or in another PID namespace. */
+const isThreadEnding = (thread: number | string): boolean | undefined => {
   try {
-    const stat = readFileSync(`/proc/${caller}/stat`, 'latin1');
+    const stat = readFileSync(`/proc/${thread}/stat`, 'latin1');
     const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
     return (Number(fields[FLAGS_FIELD]) & EXITING) !== 0;
   } catch {
+    return undefined;
+  }
+};
+
+const isProcessEnding = (process: number): boolean => {
+  try {
+    return readdirSync(`/proc/${process}/task`).every((thread) => isThreadEnding(thread) ?? true);
+  } catch {
     return true;
+  }
+};
+
+/**
+ * Who waits for requests that are under way. A process that waits for asynchronous ones while it ends gets no signal that
+ * anybody would be told of; and a thread that has submitted some may end long before its process.
+ */
+export class Callers {
+  /** By thread. Undefined: it was gone already, or is in another PID namespace. */
+  readonly #processes = new Map<number, number | undefined>();
+
+  /** When a request of the thread comes. */
+  note(thread: number): void {
+    if (!this.#processes.has(thread)) this.#processes.set(thread, processOf(thread));
+  }
+
+  /** Forgets all but these. */
+  keep(threads: ReadonlySet<number>): void {
+    for (const thread of this.#processes.keys()) if (!threads.has(thread)) this.#processes.delete(thread);
+  }
+
+  /** Whether the process of the thread has ended, or is ending. One that is not known counts as alive. */
+  isEnding(thread: number): boolean {
+    const process = this.#processes.get(thread);
+    return process !== undefined && isThreadEnding(thread) !== false && isProcessEnding(process);
+  }
+}
+
+/** proc_pid_status(5), Tgid. */
+const processOf = (thread: number): number | undefined => {
+  if (thread === 0) return undefined;
+  try {
+    const id = /^Tgid:\s*(\d+)$/m.exec(readFileSync(`/proc/${thread}/status`, 'latin1'))?.[1];
+    return id === undefined ? undefined : Number(id);
+  } catch {
+    return undefined;
   }
 };
 

@@ -191,7 +191,8 @@ export class DataOperations {
   ): number {
     const { handles, io } = this.#parts;
     const flush = (): number => {
-      if ((handles.kinds(handle) & HANDLE_SYNCS) !== 0) return 0;
+      // Another descriptor than the handle's does not sync by itself.
+      if (fd === handles.fd(handle) && (handles.kinds(handle) & HANDLE_SYNCS) !== 0) return 0;
       return sync === 'data' ? fdatasync(fd) : fsync(fd);
     };
     return io.writeDurably(handles.slot(handle), fd, payload, words[14]!, u64(words, 12), forLane, flush);

@@ -30,6 +30,7 @@ import type { Namespace, Operation } from './namespace.js';
 import { adoptDescriptor, descriptorsUsedUp, nodeOf, outOfDescriptors } from './namespace.js';
 import type { Node } from './node-table.js';
 import { ENTRY_BYTES, OpenReplyFlag, putU64 } from './protocol.js';
+import { NO_REPLY } from './reply.js';
 import type { RequestView } from './request.js';
 
 /**
@@ -102,7 +103,15 @@ const openHandle = (namespace: Namespace, node: Node, fd: number, flags: number,
   return 16;
 };
 
+/** ETXTBSY is answered only when it stays so. */
 export const open: Operation = (namespace, request) => {
+  const result = openNow(namespace, request);
+  if (result !== -Errno.ETXTBSY || nodeOf(namespace, request.nodeId).passedHandles === 0) return result;
+  namespace.waitingOpens.add(request);
+  return NO_REPLY;
+};
+
+export const openNow: Operation = (namespace, request) => {
   const node = nodeOf(namespace, request.nodeId);
   const flags = request.u32(10);
   if (descriptorsUsedUp(namespace)) return -Errno.ENFILE;

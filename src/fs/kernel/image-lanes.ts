@@ -215,10 +215,13 @@ export class ImageLanes {
 
   /** Gives every lane that waits a thread, as far as there are any. */
   #pump(): void {
-    for (const lane of this.#lanes.values()) {
+    for (const [key, lane] of this.#lanes) {
       if (lane.current || lane.queue.length === 0) continue;
       const thread = this.#idleThread();
       if (!thread) return;
+      // Behind the others, which have their turn before it: with more images than threads the last would never have one.
+      this.#lanes.delete(key);
+      this.#lanes.set(key, lane);
       const item = lane.queue.shift()!;
       this.#bytes -= item.request.length;
       lane.current = { item, since: this.#options.now() };

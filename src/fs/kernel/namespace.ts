@@ -13,6 +13,7 @@ import type { Node, NodeTable } from './node-table.js';
 import type { Passthrough } from './passthrough.js';
 import type { ReplyBuffer } from './reply.js';
 import type { RequestView } from './request.js';
+import type { WaitingOpens } from './waiting-opens.js';
 
 /** One metadata operation: the length of the body it put into the reply, `NO_REPLY`, or -errno. */
 export type Operation = (namespace: Namespace, request: RequestView) => number;
@@ -37,6 +38,7 @@ export interface Namespace {
   readonly reply: ReplyBuffer;
   /** Scratch: holds what the last call of an operation found. */
   readonly stat: StatBuffer;
+  readonly waitingOpens: WaitingOpens;
   /** Truncates a routed image in the replica thread. */
   readonly truncateRouted: Deferred;
 }

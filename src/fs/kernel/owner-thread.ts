@@ -44,7 +44,7 @@ import {
   renameWithFlags,
   unlink,
 } from './entry-operations.js';
-import { create, createTemporary, open, release } from './file-operations.js';
+import { create, createTemporary, open, openNow, release } from './file-operations.js';
 import { HandleAllocator, HandleTable } from './handle-table.js';
 import type { Namespace, Operation } from './namespace.js';
 import { NodePruner } from './node-pruner.js';
@@ -57,10 +57,13 @@ import { RequestView } from './request.js';
 import { RequestRing } from './request-ring.js';
 import type { FromThread, OwnerSetup } from './thread-messages.js';
 import { OWNER_WAKE_PORTS_MASK, StopFlag } from './thread-messages.js';
+import { WaitingOpens } from './waiting-opens.js';
 import { getExtended, listExtended, removeExtended, setExtended } from './xattr-operations.js';
 
 /** Inodes kept while nobody uses them. */
 const NODES_MAX = 65_536;
+/** Milliseconds between two tries of an open that waits. */
+const OPEN_RETRY = 1;
 /** Requests taken from one ring before the others have their turn. */
 const REQUESTS_PER_TURN = 64;
 
@@ -154,6 +157,7 @@ const createNamespace = (truncations: RoutedTruncations, table: ImageTable): Nam
     ),
     reply: new ReplyBuffer(READDIR_BYTES_MAX),
     stat,
+    waitingOpens: new WaitingOpens(openNow),
     truncateRouted: (slot, fd, size, finish) => truncations.begin(slot, fd, size, finish),
   };
 };
@@ -231,9 +235,10 @@ const run = (): void => {
       portsSeen = seen & OWNER_WAKE_PORTS_MASK;
       drainPorts();
     }
+    namespace.waitingOpens.retry(namespace);
     if (drainRings()) continue;
     if (stopping) return;
-    Atomics.wait(wake, 0, seen);
+    Atomics.wait(wake, 0, seen, namespace.waitingOpens.any ? OPEN_RETRY : Number.POSITIVE_INFINITY);
   }
 };
 
