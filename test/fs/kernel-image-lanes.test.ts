@@ -37,7 +37,7 @@ t.test('with more slow images than threads each has its turn', async (t) => {
   });
   // Each has another request by the time it is served.
   for (let slot = 0; slot < IMAGES; slot++) for (let i = 0; i < ROUNDS; i++) lanes.accept(readOf(slot));
-  while (served.length < IMAGES * (ROUNDS - 1)) calls.shift()!();
+  while (served.length < (IMAGES * ROUNDS) / 2) calls.shift()!();
   const turns = Array.from({ length: IMAGES }, (_, slot) => served.filter((each) => each === slot).length);
-  t.ok(Math.min(...turns) >= ROUNDS / 2, `${Math.min(...turns)} to ${Math.max(...turns)} turns`);
+  t.ok(Math.min(...turns) >= ROUNDS / 2 - 2, `${Math.min(...turns)} to ${Math.max(...turns)} turns`);
 });
