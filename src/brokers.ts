@@ -159,9 +159,14 @@ export const openBrokers = async (options: BrokersOptions): Promise<OpenBrokers>
     control: host,
     hotSpots,
     start: async ({ broker = {}, ...request }) => {
+      const { requestId } = request;
+      // One that runs already has the broker it was started with, or none.
+      const known =
+        requestId !== undefined && (await migrations.list()).some((each) => each.requestId === requestId);
       const snapshot = await migrations.start(request);
       const { id, deadline, state, peer } = snapshot;
-      if (!isFinal(state)) host.begin({ id, target: parseHostPort(peer).host, deadline, choice: broker });
+      if (!known && !isFinal(state))
+        host.begin({ id, target: parseHostPort(peer).host, deadline, choice: broker });
       return snapshot;
     },
     close: async () => {

@@ -1,7 +1,7 @@
 /** A daemon: its mount first, what else it serves once that is there, and the order in which they end. */
 import type { Logger } from 'pino';
-import { pino } from 'pino';
 import { checkedHotSpots } from './broker/hot-spots/open-hot-spots.js';
+import { openLog } from './daemon-log.js';
 import { mountKernel } from './fs/kernel/mount-kernel.js';
 import type { MountedFileSystem, MountOptions } from './fs/mounted-file-system.js';
 import { pause, systemClock } from './leaves/clock.js';
@@ -18,22 +18,14 @@ const mountWith = async (transport: Transport, options: MountOptions): Promise<M
   return mountFuseNative(options);
 };
 
-const openLog = (options: DaemonOptions): Logger =>
-  pino({
-    level: options.logLevel,
-    base: { pid: process.pid },
-    ...(options.logPretty
-      ? { transport: { target: 'pino-pretty', options: { ignore: 'pid,hostname' } } }
-      : {}),
-  });
-
 /** How long a daemon that could not start waits for its mount to go. */
 const UNDO_MAX = millis(2_000);
 
 /** A daemon with a defect must end: leaving detaches the mount, and whoever waits on it gets an error. */
 const exitOnDefect = (log: Logger): void => {
   const onDefect = (error: unknown): void => {
-    log.fatal({ err: error }, 'internal error; the mount ends');
+    // Not `fatal`: pino then tries for ever to write it to a disk that is full.
+    log.error({ err: error }, 'internal error; the mount ends');
     process.exit(1);
   };
   process.on('uncaughtException', onDefect);
@@ -49,7 +41,7 @@ export const runDaemon = async (options: DaemonOptions): Promise<void> => {
   assertSafeListener('control', options.listen, options);
   assertSafeListener('data', options.data, options);
   const hotSpots = checkedHotSpots(options);
-  const log = openLog(options);
+  const log = await openLog(options);
   const sink: LogSink = (level, message, fields) => log[level](fields ?? {}, message);
   const { imageDir, mountpoint, workers, workersMax, passthrough } = options;
   using stops = new StopRequests();

@@ -1,7 +1,6 @@
 /** The composition root of the Migrations Scheduler: its queue, the daemons, the drivers, hot spots and its API. */
 import { readFileSync } from 'node:fs';
 import { dirname, join, resolve } from 'node:path';
-import { pino } from 'pino';
 import type { HotSpotsConfig } from './broker/hot-spots/config.js';
 import { withFilesIn } from './broker/hot-spots/config.js';
 import { openHotSpots } from './broker/hot-spots/open-hot-spots.js';
@@ -23,6 +22,7 @@ import { TaskBook } from './broker/scheduler/task-book.js';
 import { TaskStore } from './broker/scheduler/task-store.js';
 import { serveScheduler } from './control/scheduler-server.js';
 import { DaemonHosts } from './daemon-hosts.js';
+import { openLog } from './daemon-log.js';
 import { systemClock } from './leaves/clock.js';
 import type { LogLevel } from './leaves/daemon-options.js';
 import { MigrateFsError } from './leaves/errors.js';
@@ -111,13 +111,7 @@ export const runScheduler = async (options: SchedulerDaemonOptions): Promise<voi
   const tls = readTlsIdentity({ ca: inFolder(ca), cert: inFolder(cert), key: inFolder(key) }, KEY_NAMES);
   const { listen, insecure, limits } = { ...config, limits: config.plan };
   assertSafeListener('scheduler', listen, { tls, insecure, named: KEY_NAMES }, SCHEDULER_HARM);
-  const log = pino({
-    level: options.logLevel,
-    base: { pid: process.pid },
-    ...(options.logPretty
-      ? { transport: { target: 'pino-pretty', options: { ignore: 'pid,hostname' } } }
-      : {}),
-  });
+  const log = await openLog(options);
   const sink: LogSink = (level, message, fields) => log[level](fields ?? {}, message);
   const stopped = stopSignal();
 

@@ -19,10 +19,26 @@ const exitCodeOf = (error: unknown): number => {
   return EXIT_FAILED;
 };
 
-// `migratefs status | head -1`: the reader has what it wanted.
-process.stdout.on('error', (error: NodeJS.ErrnoException) => {
-  if (error.code === 'EPIPE') process.exit(0);
-  throw error;
+/** Commands that only show something. */
+const SHOWING = ['status', 'tasks', 'images', 'help'];
+
+/**
+ * `migratefs status | head -1`: the reader has what it wanted. What a command does, and its exit code says of it, does not depend
+ * on whether somebody reads of it.
+ */
+const onOutputLost = (error: NodeJS.ErrnoException): void => {
+  const command = process.argv[2] ?? 'help';
+  const shows = SHOWING.includes(command) || command.startsWith('-');
+  if (error.code === 'EPIPE') {
+    if (shows) process.exit(0);
+    return;
+  }
+  console.error(`migratefs: cannot write to standard output: ${error.message}`);
+  if (shows) process.exit(EXIT_FAILED);
+};
+process.stdout.once('error', (error: NodeJS.ErrnoException) => {
+  process.stdout.on('error', () => {});
+  onOutputLost(error);
 });
 
 try {

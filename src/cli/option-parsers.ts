@@ -22,6 +22,12 @@ export const checkedBy =
     }
   };
 
+/** INVALID_ARGUMENT: it is empty, as a variable of a script may be that was never set. */
+export const nonEmpty = (text: string): string => {
+  if (text !== '') return text;
+  throw new MigrateFsError('INVALID_ARGUMENT', 'give an id, or leave it out');
+};
+
 /** A whole number from `min` to `max`. */
 export const wholeNumber =
   (min: number, max: number) =>

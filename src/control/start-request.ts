@@ -45,19 +45,22 @@ export const checkedLimit = (what: string, kb: number): BytesPerSecond => {
   return rateOfKb(kb);
 };
 
+/** Milliseconds of the last instant that a Date can show. */
+const INSTANT_MAX = 8.64e15;
+
 const deadlineOf = (message: StartMigrationRequest, now: Millis): Millis | undefined => {
-  if (message.deadlineAfterMs !== undefined) {
-    if (message.deadlineAfterMs === 0) throw invalid('a deadline 0 ms from now cannot be met');
-    return millis(Math.round(now) + message.deadlineAfterMs);
-  }
-  const instant = message.deadlineUnixMs;
+  if (message.deadlineAfterMs === 0) throw invalid('a deadline 0 ms from now cannot be met');
+  const instant =
+    message.deadlineAfterMs === undefined
+      ? message.deadlineUnixMs
+      : Math.round(now) + message.deadlineAfterMs;
   if (instant === undefined) return undefined;
+  if (instant > INSTANT_MAX) throw invalid('the deadline is after all dates: leave it out');
   const late = now - instant;
-  if (late >= 0) {
-    // Past what a Date can show there is still a number to show.
-    const shown = instant <= 8.64e15 ? new Date(instant).toISOString() : String(instant);
-    throw invalid(`the deadline ${shown} is ${formatDuration(late)} in the past by this host's clock`);
-  }
+  if (late >= 0)
+    throw invalid(
+      `the deadline ${new Date(instant).toISOString()} is ${formatDuration(late)} in the past by this host's clock`,
+    );
   return millis(instant);
 };
 

@@ -11,7 +11,12 @@ const MESSAGE_LENGTH_MAX = 2000;
 /** Tells what the daemon answered from what the client's own transport made up (both may be UNAVAILABLE). */
 const ANSWERED = 'migratefs-answered';
 
-const oneLine = (text: string): string => text.replace(/\s*[\r\n]+\s*/g, ' ').slice(0, MESSAGE_LENGTH_MAX);
+/** Half a character, as a cut may leave, cannot be sent: grpc-js throws where nobody catches it. */
+const oneLine = (text: string): string =>
+  text
+    .replace(/\s*[\r\n]+\s*/g, ' ')
+    .slice(0, MESSAGE_LENGTH_MAX)
+    .toWellFormed();
 
 interface Status {
   readonly code: status;

@@ -164,6 +164,22 @@ t.test('a reader that closes the pipe early is no failure', async (t) => {
   t.equal(stderr, '');
 });
 
+t.test('what a command finds out does not depend on whether its reader stays', async (t) => {
+  const mismatches = [{ offset: bytes(65_536), length: bytes(4096) }];
+  control.reports = [{ image: 'vm/disk.raw', bytesCompared: bytes(2 ** 30), mismatches }];
+  const verify = `"${process.execPath}" "${CLI}" verify m1 --server ${fixture.server.address}`;
+  const piped = await run('bash', ['-c', `${verify} | true; echo "\${PIPESTATUS[0]}"`]);
+  t.equal(piped.stdout, '1\n');
+  const full = await run('bash', ['-c', `${verify} >/dev/full`]);
+  t.equal(full.code, 1);
+  t.match(full.stderr, /^migratefs: source and target differ[^\n]*\n$/m);
+  t.notMatch(full.stderr, /\n +at /, 'no stack');
+  const status = `"${process.execPath}" "${CLI}" status --server ${fixture.server.address} >/dev/full`;
+  const shown = await run('bash', ['-c', status]);
+  t.equal(shown.code, 1);
+  t.match(shown.stderr, /^migratefs: cannot write to standard output: ENOSPC[^\n]*\n$/);
+});
+
 t.test('status of an ended migration says how it ended', async (t) => {
   control.put({
     ...snapshotExample,

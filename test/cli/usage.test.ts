@@ -38,6 +38,8 @@ t.test('bad input exits with 2 and says what is accepted', async (t) => {
   await expectUsage(t, ['tasks', 't1', '--state', 'waiting'], /an id or --state/);
   await expectUsage(t, ['limit', 'm1'], /--net RATE, --disk RATE/);
   await expectUsage(t, ['status', '--server', 'nowhere'], /HOST:PORT/);
+  await expectUsage(t, ['status', '', '--watch'], /'id'.*give an id, or leave it out/);
+  await expectUsage(t, ['tasks', '', '--watch'], /'id'.*give an id, or leave it out/);
   await expectUsage(t, ['status', 'a', 'b'], /too many arguments/);
   await expectUsage(t, ['mount'], /missing required argument 'image-dir'/);
   await expectUsage(t, ['mount', '/tmp', '--workers', '0'], /1 to 64/);

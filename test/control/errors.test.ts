@@ -43,6 +43,18 @@ t.test('every code of an error arrives with its message', async (t) => {
   }
 });
 
+t.test('a message that is cut within a character arrives, and ends nobody', async (t) => {
+  for (const before of ['', 'a']) {
+    control.failure = new MigrateFsError('NOT_FOUND', `${before}${'😀'.repeat(1500)}`);
+    const asked = client.get('m1');
+    await t.rejects(asked, { code: 'NOT_FOUND', message: /^a?😀{999,1000}\uFFFD?$/u });
+    const watch = client.watch(`${before}${'😀'.repeat(1500)}`, new AbortController().signal);
+    await t.rejects(watch[Symbol.asyncIterator]().next(), { code: 'NOT_FOUND' });
+  }
+  control.failure = undefined;
+  t.equal((await client.get('m1')).id, 'm1');
+});
+
 t.test('a bug shows the client a reference, and the log its stack', async (t) => {
   for (const bug of [
     new TypeError('secret detail'),
@@ -85,6 +97,8 @@ t.test('a start request that can never work is refused before the replica layer 
     ['port 0', { target: 'host-b:0' }, /no port/],
     ['priority', { priority: 10 }, /priority 10/],
     ['a past deadline', { deadline: millis(1000) }, /1970-01-01T00:00:01.000Z is .* in the past/],
+    ['a deadline beyond all dates', { deadline: millis(2 ** 53 - 1) }, /after all dates/],
+    ['the same from now', { deadlineAfter: millis(2 ** 53 - 1) }, /after all dates/],
     ['a deadline now', { deadlineAfter: millis(0) }, /cannot be met/],
     ['a huge limit', { netLimit: 1e15 }, /out of range/],
   ];

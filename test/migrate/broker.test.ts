@@ -2,7 +2,7 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import t from 'tap';
 import type { ControlClient } from '../../src/control/control-client.js';
-import { millis, UNLIMITED } from '../../src/leaves/units.js';
+import { bytesPerSecond, millis, UNLIMITED } from '../../src/leaves/units.js';
 import { makeSparseImage } from '../support/files.js';
 import { migrate, startPair } from '../support/pair.js';
 import { waitFor } from '../support/wait-for.js';
@@ -24,6 +24,24 @@ const rateAtMost = async (
   const { bytesSent } = await client.get(id);
   return ((bytesSent - before.bytesSent) * 1000) / (performance.now() - at);
 };
+
+t.test('asked for again, a migration without a broker gets none', async (t) => {
+  const { source, target } = await startPair(t);
+  makeSparseImage(source.daemon.below(IMAGE), 32 * MB, [{ offset: 0, length: 32 * MB }]);
+  const request = {
+    images: [IMAGE],
+    target: target.daemon.dataAddress,
+    cutover: 'explicit' as const,
+    priority: 0,
+    netLimit: bytesPerSecond(MB),
+    diskLimit: UNLIMITED,
+    requestId: 'again',
+  };
+  const { id } = await source.client.start({ ...request, broker: 'off' });
+  t.equal((await source.client.start(request)).id, id);
+  await t.rejects(source.client.broker(id), { code: 'NOT_FOUND' });
+  await source.client.cancel(id);
+});
 
 t.test('a request over the network lowers the rate within two periods, and it comes back', async (t) => {
   const pair = await startPair(t, {

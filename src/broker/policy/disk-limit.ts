@@ -9,6 +9,8 @@ import { isCopying } from './laxity.js';
 
 /** Expression 1 counts as endangered when less than this part of what is needed would be to spare. */
 export const DISK_MARGIN = 0.1;
+/** Between two looks that follow each other; a pause of the migration, or a clock that was set, is no such time. */
+const DISK_LOOK_MAX = millis(60_000);
 /** And less than this, or two periods: the margin melts as the end comes near, while decisions take what they take. */
 export const DISK_SLACK = millis(2_000);
 /**
@@ -108,7 +110,8 @@ const nextLimit = (
   });
   if (!isCopying(state) && state !== 'interrupted' && state !== 'paused') return none(0);
   if (deadline === undefined || deadline <= at) return none(load.writeRate);
-  if (ratio === undefined || timeToDeadline === undefined) return { limit: before, memory, action: 'keep' };
+  if (ratio === undefined || timeToDeadline === undefined)
+    return { limit: before, memory: { ...memory, at }, action: 'keep' };
   // Under a limit the ratio says how little a limited guest leaves, not that the limit is superfluous.
   if (before === UNLIMITED && ratio > terms.warning) return none(load.writeRate);
 
@@ -118,7 +121,7 @@ const nextLimit = (
     return left === undefined ? Number.POSITIVE_INFINITY : left + terms.vmmTime;
   };
   const required = requiredRatio(terms.warning);
-  const slack = Math.max(DISK_SLACK, 2 * (at - memory.at));
+  const slack = Math.max(DISK_SLACK, 2 * Math.min(at - memory.at, DISK_LOOK_MAX));
   const holds = (wanted: number, limit: BytesPerSecond): boolean =>
     needed(wanted, limit) * required + slack <= timeToDeadline;
   // Writes that leave more dirty may end the rounds sooner, so that more is not always worse.

@@ -12,7 +12,7 @@ import { brokerRows, limitsLine } from '../broker-rows.js';
 import { follow } from '../follow.js';
 import { linkTable } from '../link-table.js';
 import type { ClientOptions } from '../option-parsers.js';
-import { addClientOptions, withClient } from '../option-parsers.js';
+import { addClientOptions, checkedBy, nonEmpty, withClient } from '../option-parsers.js';
 import {
   deadlineMargin,
   dirtyBytes,
@@ -199,7 +199,7 @@ export const statusCommand = (): Command =>
   addClientOptions(
     new Command('status')
       .description('show the daemon and its migrations, or one migration')
-      .argument('[id]', 'id of a migration')
+      .argument('[id]', 'id of a migration', checkedBy(nonEmpty))
       .option('--watch', 'go on showing what changes', false)
       .option('--json', 'one object, or with --watch one a line', false),
   )

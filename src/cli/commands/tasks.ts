@@ -4,6 +4,7 @@ import { systemClock } from '../../leaves/clock.js';
 import { MigrateFsError } from '../../leaves/errors.js';
 import type { TaskSnapshot, TaskStateName } from '../../leaves/scheduler.js';
 import { TASK_STATES } from '../../leaves/scheduler.js';
+import { checkedBy, nonEmpty } from '../option-parsers.js';
 import { toJson } from '../render.js';
 import type { SchedulerClientOptions } from '../scheduler-connection.js';
 import { addSchedulerOptions, withScheduler } from '../scheduler-connection.js';
@@ -82,7 +83,7 @@ export const tasksCommand = (): Command =>
   addSchedulerOptions(
     new Command('tasks')
       .description('show the tasks of the scheduler, or one with every decision about it')
-      .argument('[id]', 'id of a task')
+      .argument('[id]', 'id of a task', checkedBy(nonEmpty))
       .option('--watch', 'go on showing what changes', false)
       .addOption(new Option('--state <state...>', 'only these').choices(TASK_STATES))
       .option('--json', 'one object, or with --watch one a line', false),

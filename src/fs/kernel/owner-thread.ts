@@ -157,7 +157,7 @@ const createNamespace = (truncations: RoutedTruncations, table: ImageTable): Nam
     ),
     reply: new ReplyBuffer(READDIR_BYTES_MAX),
     stat,
-    waitingOpens: new WaitingOpens(openNow),
+    waitingOpens: new WaitingOpens((request) => openNow(namespace, request), send),
     truncateRouted: (slot, fd, size, finish) => truncations.begin(slot, fd, size, finish),
   };
 };
@@ -194,11 +194,14 @@ const invalidateInode = (slot: ImageSlot): void => {
 
 const request = new RequestView();
 
+/** What is in the reply's body, or -errno. */
+const send = ({ fuseFd, uniqueLow, uniqueHigh }: RequestView, length: number): void =>
+  namespace.reply.send(fuseFd, uniqueLow, uniqueHigh, length);
+
 const serve = (): void => {
   const operation = OPERATIONS.get(request.opcode);
   const length = operation ? operation(namespace, request) : -Errno.ENOSYS;
-  if (length !== NO_REPLY)
-    namespace.reply.send(request.fuseFd, request.uniqueLow, request.uniqueHigh, length);
+  if (length !== NO_REPLY) send(request, length);
 };
 
 /** Serves what is in the rings, each in its turn; false when they were all empty. */
@@ -235,7 +238,7 @@ const run = (): void => {
       portsSeen = seen & OWNER_WAKE_PORTS_MASK;
       drainPorts();
     }
-    namespace.waitingOpens.retry(namespace);
+    namespace.waitingOpens.retry();
     if (drainRings()) continue;
     if (stopping) return;
     Atomics.wait(wake, 0, seen, namespace.waitingOpens.any ? OPEN_RETRY : Number.POSITIVE_INFINITY);

@@ -2,7 +2,6 @@ import { systemClock } from '../../leaves/clock.js';
 import type { Millis } from '../../leaves/units.js';
 import { millis } from '../../leaves/units.js';
 import { Errno } from '../errno.js';
-import type { Namespace, Operation } from './namespace.js';
 import type { RequestView } from './request.js';
 
 /** Much longer than a RELEASE is on its way to the owner of the namespace. */
@@ -13,12 +12,17 @@ const WAIT_MAX = millis(50);
  * RELEASE, which may come by another data worker and later than the OPEN of the same process.
  */
 export class WaitingOpens {
-  readonly #open: Operation;
+  readonly #open: (request: RequestView) => number;
+  readonly #answer: (request: RequestView, length: number) => void;
   #waiting: { readonly request: RequestView; readonly until: Millis }[] = [];
 
-  /** `open` leaves nothing behind when it fails. */
-  constructor(open: Operation) {
+  /** `open` gives the length of the reply's body, or -errno, and then leaves nothing behind. */
+  constructor(
+    open: (request: RequestView) => number,
+    answer: (request: RequestView, length: number) => void,
+  ) {
     this.#open = open;
+    this.#answer = answer;
   }
 
   get any(): boolean {
@@ -29,13 +33,13 @@ export class WaitingOpens {
     this.#waiting.push({ request: request.clone(), until: millis(systemClock.now() + WAIT_MAX) });
   }
 
-  retry(namespace: Namespace): void {
+  retry(): void {
     if (!this.any) return;
     const now = systemClock.now();
     this.#waiting = this.#waiting.filter(({ request, until }) => {
-      const length = this.#open(namespace, request);
+      const length = this.#open(request);
       if (length === -Errno.ETXTBSY && now < until) return true;
-      namespace.reply.send(request.fuseFd, request.uniqueLow, request.uniqueHigh, length);
+      this.#answer(request, length);
       return false;
     });
   }

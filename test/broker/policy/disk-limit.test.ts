@@ -15,7 +15,7 @@ import type { BrokerTerms } from '../../../src/leaves/broker.js';
 import type { MigrationState } from '../../../src/leaves/migration.js';
 import type { TransferLoad } from '../../../src/leaves/time-left.js';
 import { timeLeft, timeLeftWith } from '../../../src/leaves/time-left.js';
-import { bytes, millis, UNLIMITED } from '../../../src/leaves/units.js';
+import { bytes, bytesPerSecond, millis, UNLIMITED } from '../../../src/leaves/units.js';
 import {
   arbitraryLoad,
   arbitraryTerms,
@@ -126,6 +126,20 @@ t.test('a limit in force', async (t) => {
         memory: limited.memory,
         action: 'keep',
       });
+  });
+  t.test('stays about as it is after a long pause, or when the clock was set', async (t) => {
+    const load = { left: bytes(100_000 * MB), allocated: bytes(100_000 * MB), netRate: 100 * MB };
+    const guest = { writeRate: 45 * MB, dirtyRate: 31.5 * MB };
+    const now = observationOf({ ...load, ...guest }, 'bulk-copy', 600_000);
+    const before = (at: number): DiskLimit => ({
+      limit: bytesPerSecond(45 * MB),
+      memory: { demand: 60 * MB, endangeredPeriods: 2, at: millis(at) },
+      action: 'keep',
+    });
+    const soon = next(due(3000), now, before(570_000));
+    const late = next(due(3000), now, before(0));
+    t.ok(late.limit > soon.limit * 0.8, `${soon.limit / MB} MB/s, and ${late.limit / MB} ten minutes later`);
+    t.equal(next(due(3000), { ...now, state: 'paused' }, before(0)).memory.at, now.at, 'it was looked at');
   });
   t.test('is not taken for superfluous while the smoothed rate follows a raised limit', async (t) => {
     const demand = 60 * MB;
