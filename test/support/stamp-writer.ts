@@ -3,6 +3,7 @@
  * every sector it writes carries its place and a number that grows.
  */
 import { type FileHandle, open } from 'node:fs/promises';
+import { alignedBytes } from '../../src/fs/kernel/aligned-memory.js';
 import { Random } from './random.js';
 
 const SECTOR_BYTES = 512;
@@ -104,7 +105,10 @@ export class StampWriter {
   }
 
   async #lane(file: FileHandle, first: number, sectors: number): Promise<void> {
-    const buffer = Buffer.alloc(WRITE_SECTORS_MAX * SECTOR_BYTES);
+    // The kernel cuts a large write into requests by the pages of this buffer: never within a sector. One that was made and not
+    // answered, as its daemon was killed, would leave a sector of two writes.
+    const memory = alignedBytes(WRITE_SECTORS_MAX * SECTOR_BYTES, 0);
+    const buffer = Buffer.from(memory.buffer, memory.byteOffset, memory.length);
     try {
       while (!this.#stopping && this.#refusal === null) {
         const most = this.#random.chance(LARGE_PERCENT) ? WRITE_SECTORS_MAX : WRITE_SECTORS_SMALL;
@@ -137,7 +141,7 @@ export class StampWriter {
         const sectors = Math.floor(bytesWritten / SECTOR_BYTES);
         this.#acknowledge(sector + done, sectors, stamp);
         done += sectors;
-        // The kernel cuts by the pages of this buffer, which may be within a sector; the rest of it may be refused.
+        // A disk that becomes full may take a part of a sector; the rest of it may be refused.
         if (bytesWritten % SECTOR_BYTES > 0) this.#mayHold(sector + done, TORN);
       }
     } catch (error) {
