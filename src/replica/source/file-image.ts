@@ -6,7 +6,7 @@ import { MigrateFsError } from '../../leaves/errors.js';
 import type { ImagePort, Segment } from './ports.js';
 
 /** Milliseconds that a place of data is known for. */
-const DATA_KNOWN = 250;
+const DATA_KNOWN = 1000;
 
 /** A backing file as the copier sees it. Nobody else moves the file offset of `fd`. */
 export class FileImage implements ImagePort {
