@@ -191,24 +191,6 @@ t.test('a migration that fails while the driver runs ends the driver and is roll
   t.equal(world.driver.rollbacks, 1);
 });
 
-t.test('one move at a time of a host; the next waits in sync', async (t) => {
-  const world = await SchedulerWorld.open(t);
-  const first = await world.submit();
-  const second = await world.submit({ vm: 'vm2', images: ['vm2.raw'] });
-  await world.untilState(first.id, 'copying');
-  await world.untilState(second.id, 'copying');
-  world.hosts.set(world.hosts.of('vm1.raw').snapshot.id, 'mirroring');
-  await world.untilState(first.id, 'handing-over');
-  world.hosts.set(world.hosts.of('vm2.raw').snapshot.id, 'mirroring');
-  await world.until(() => /waits for other moves/.test(world.scheduler.get(second.id).reason), 'it waits');
-  await world.clock.advance(20_000);
-  t.equal(world.driver.begun, 1, 'still');
-  t.equal(world.scheduler.get(second.id).state, 'copying');
-  world.driver.end(first.id, 'moved');
-  await world.untilState(second.id, 'handing-over');
-  t.equal(world.driver.begun, 2);
-});
-
 /** A task that is being moved, and one of the same hosts that is in sync and waits for its place. */
 const waiting = async (world: SchedulerWorld): Promise<[string, string, string]> => {
   const first = await world.submit();
@@ -222,6 +204,17 @@ const waiting = async (world: SchedulerWorld): Promise<[string, string, string]>
   await world.until(() => /waits for other moves/.test(world.scheduler.get(second.id).reason), 'it waits');
   return [first.id, second.id, migration];
 };
+
+t.test('one move at a time of a host; the next waits in sync', async (t) => {
+  const world = await SchedulerWorld.open(t);
+  const [first, second] = await waiting(world);
+  await world.clock.advance(20_000);
+  t.equal(world.driver.begun, 1, 'still');
+  t.equal(world.scheduler.get(second).state, 'copying');
+  world.driver.end(first, 'moved');
+  await world.untilState(second, 'handing-over');
+  t.equal(world.driver.begun, 2);
+});
 
 t.test(
   'disks that lose their target while the VM waits for its place are in sync again before it moves',

@@ -53,12 +53,12 @@ t.test(
     await world.untilState(id, 'copying');
     world.hosts.set('m1', 'mirroring');
     await world.untilState(id, 'handing-over');
-    await world.restart();
-    // As if the scheduler before had ended between the two.
+    await world.scheduler.close();
+    // As if it had ended between the two.
     world.driver.moves.clear();
     world.driver.begun = 0;
-    await world.restart();
     world.hosts.set('m1', 'interrupted');
+    world.begin();
     const task = await world.untilState(id, 'failed');
     t.match(task.error?.message, /not in sync any more/);
     t.equal(world.driver.begun, 0);
