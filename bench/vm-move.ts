@@ -10,6 +10,7 @@ import { RECORD_BYTES } from '../test/vm/live-migration.js';
 import { type ConsoleLine, consoleFaults, recordFaults } from '../test/vm/records.js';
 import type { DiskPattern } from './vm-disk.js';
 import { type MoverName, makeMover, monitorPath } from './vm-movers.js';
+import { WarmMemory } from './warm-memory.js';
 
 export interface VmMoveOptions {
   /** Bytes of the disk. */
@@ -80,6 +81,7 @@ export const moveVm = async (
   const { size, daemonArgs } = options;
   const mover = await makeMover(t, name, { bed, folder, size, daemonArgs });
   await copyFile(master.path, mover.sourceFile);
+  using warm = await WarmMemory.hold(folder, size);
 
   const slots = size / RECORD_BYTES;
   const workload: Workload = { run, slots, rate: options.rate / RECORD_BYTES, flush: options.flush };
@@ -102,6 +104,8 @@ export const moveVm = async (
   const watched = performance.now();
   await sleep(options.seconds * 1000);
 
+  const watchedUntil = performance.now();
+  warm[Symbol.dispose]();
   const began = performance.now();
   const wireBefore = bytesOnCable();
   await mover.copy();
@@ -135,7 +139,7 @@ export const moveVm = async (
     faults,
     copy: (inSync - began) / 1000,
     handOver: (resumed.at - ordered) / 1000,
-    before: rateBetween(old, watched, began),
+    before: rateBetween(old, watched, watchedUntil),
     // With shared storage there is no copy.
     copying: name === 'shared' ? Number.NaN : copying,
     inSync: rateBetween(old, watchedInSync, ordered),
