@@ -4,7 +4,15 @@ import { Cleanup } from '../test/support/cleanup.js';
 import { type Followed, startPair } from '../test/support/pair.js';
 import { measureFio } from './fio.js';
 import { fillImage, scatterImage } from './image.js';
-import { IMAGE, type Line, MB, type Setting, SYNC_MAX_MS, whileMigrating } from './migrate-setting.js';
+import {
+  IMAGE,
+  type Line,
+  MB,
+  type Setting,
+  SYNC_MAX_MS,
+  warmFor,
+  whileMigrating,
+} from './migrate-setting.js';
 import { nodeCopy, socatCopy } from './plain-copies.js';
 import { cpuSeconds } from './process-figures.js';
 import { qemuAvailable, startQemuMirror } from './qemu-mirror.js';
@@ -12,8 +20,9 @@ import { median } from './statistics.js';
 import { fixed } from './table.js';
 
 /** Seconds from the call until in sync, and the CPU seconds of both daemons. */
-const oneCopy = (setting: Setting, image = IMAGE): Promise<{ seconds: number; cpu: number }> => {
+const oneCopy = async (setting: Setting, image = IMAGE): Promise<{ seconds: number; cpu: number }> => {
   const { source, target } = setting.pair;
+  await warmFor(setting, source.daemon.below(image));
   const cpuUsed = (): number => cpuSeconds(source.daemon.pid) + cpuSeconds(target.daemon.pid);
   const cpuBefore = cpuUsed();
   const began = performance.now();
@@ -24,9 +33,10 @@ const oneCopy = (setting: Setting, image = IMAGE): Promise<{ seconds: number; cp
   return whileMigrating(setting, {}, copied, image);
 };
 
-const mirrorSeconds = async (folder: string, image: string): Promise<number> => {
+const mirrorSeconds = async (setting: Setting, image: string): Promise<number> => {
   const cleanup = new Cleanup();
-  const mirror = await startQemuMirror(cleanup, folder, image, 'background');
+  const mirror = await startQemuMirror(cleanup, setting.folder, image, 'background');
+  await warmFor(setting, image);
   const seconds = await mirror.synchronise();
   await cleanup.run();
   return seconds;
@@ -46,9 +56,11 @@ export const bulkLines = async (setting: Setting): Promise<readonly Line[]> => {
     const ours = await oneCopy(setting);
     add('ours', options.size / ours.seconds);
     cpus.push(ours.cpu / (options.size / 1e9));
-    add('socat', await socatCopy(image, copy));
-    add('node', await nodeCopy(image, copy));
-    if (qemu) add('qemu', options.size / (await mirrorSeconds(folder, image)));
+    for (const [name, plain] of Object.entries({ socat: socatCopy, node: nodeCopy })) {
+      await warmFor(setting, image);
+      add(name, await plain(image, copy));
+    }
+    if (qemu) add('qemu', options.size / (await mirrorSeconds(setting, image)));
   }
   const rate = (name: string): number => median(rates[name] ?? []);
   const line = (name: string, what: string, bar?: number): Line => ({
@@ -73,7 +85,7 @@ const SCATTERED_GAP = 65_536;
 
 /** What a resend is made of where guests write at random: blocks that each stand alone. */
 export const scatteredLines = async (setting: Setting): Promise<readonly Line[]> => {
-  const { pair, folder, options } = setting;
+  const { pair, options } = setting;
   const image = pair.source.daemon.below(SCATTERED);
   await scatterImage(image, SCATTERED_BLOCKS, SCATTERED_GAP);
   const ours: { seconds: number; cpu: number }[] = [];
@@ -81,7 +93,7 @@ export const scatteredLines = async (setting: Setting): Promise<readonly Line[]>
   const hasQemu = await qemuAvailable();
   for (let round = 0; round < options.rounds; round++) {
     ours.push(await oneCopy(setting, SCATTERED));
-    if (hasQemu) qemu.push(await mirrorSeconds(folder, image));
+    if (hasQemu) qemu.push(await mirrorSeconds(setting, image));
   }
   rmSync(image);
   const seconds = median(ours.map((copy) => copy.seconds));

@@ -12,6 +12,7 @@ import {
   type MigrateBenchOptions,
   type Setting,
   SYNC_MAX_MS,
+  warmFor,
   whileMigrating,
 } from './migrate-setting.js';
 import { qemuAvailable, startQemuMirror } from './qemu-mirror.js';
@@ -67,6 +68,7 @@ const guestFigures = async (setting: Setting, synced: boolean): Promise<GuestFig
   const ended = new Set<string>();
   for (let round = 0; round < options.rounds; round++) {
     idle.push(await write());
+    await warmFor(setting, pair.source.daemon.below(IMAGE));
     await whileMigrating(setting, {}, async (migration) => {
       copying.push(await write());
       ended.add(migration.last.state);

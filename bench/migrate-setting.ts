@@ -1,9 +1,10 @@
 /** What the sections of the migration benchmark share. */
-import { existsSync } from 'node:fs';
+import { existsSync, statSync } from 'node:fs';
 import { Cleanup } from '../test/support/cleanup.js';
 import { type Followed, migrate, type Pair, type StartSettings } from '../test/support/pair.js';
 import { waitFor } from '../test/support/wait-for.js';
 import type { Verdict } from './table.js';
+import { WarmMemory } from './warm-memory.js';
 
 export interface MigrateBenchOptions {
   readonly rounds: number;
@@ -35,6 +36,11 @@ export interface Setting {
 export const IMAGE = 'image.raw';
 export const MB = 1e6;
 export const SYNC_MAX_MS = 300_000;
+
+/** Has the machine's host give the memory for a copy of the file `image` before anyone is measured making one. */
+export const warmFor = async ({ options }: Setting, image: string): Promise<void> => {
+  using _ = await WarmMemory.hold(options.dir, statSync(image).blocks * 512);
+};
 
 /** Migrates `image` for as long as `work` takes, then cancels and waits until the replica is gone. */
 export const whileMigrating = async <T>(
