@@ -1,5 +1,5 @@
 /** What cannot be migrated is refused with a code and a reason, and nothing is touched (DESIGN 6). */
-import { mkdirSync, symlinkSync, writeFileSync } from 'node:fs';
+import { closeSync, linkSync, mkdirSync, openSync, symlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import t from 'tap';
 import { MiB } from '../../src/leaves/units.js';
@@ -7,6 +7,7 @@ import { identical, rewriteBlock, writeRefusal } from '../support/cutover.js';
 import { filesOf } from '../support/debris.js';
 import { digestOf, makeSparseImage } from '../support/files.js';
 import { migrate, startPair } from '../support/pair.js';
+import { runOk } from '../support/run.js';
 import { scratchDir } from '../support/scratch.js';
 import { smallDisk } from '../support/small-disk.js';
 
@@ -81,6 +82,41 @@ t.test('an image that is migrating already', async (t) => {
   await rewriteBlock(pair.source.daemon.below(IMAGE), pair.target.daemon.at(IMAGE), 0);
   await first.reaches('completed');
   t.ok(await identical(pair.source.daemon.below(IMAGE), pair.target.daemon.below(IMAGE)));
+});
+
+t.test('an image that is open for writing past the mount', async (t) => {
+  const pair = await startPair(t);
+  const { source, target } = pair;
+  const backing = source.daemon.below(IMAGE);
+  makeSparseImage(backing, 8 * MiB, [{ offset: 0, length: MiB }]);
+  const elsewhere = join(scratchDir(t, 'elsewhere'), 'link');
+  linkSync(backing, elsewhere);
+  const refused = (who: RegExp): Promise<unknown> =>
+    t.rejects(migrate(t, pair, [IMAGE]), { code: 'FAILED_PRECONDITION', message: who });
+
+  const past = openSync(elsewhere, 'r+');
+  await refused(
+    new RegExp(
+      `'${IMAGE}' is open for writing past the mount, by .* \\(pid ${process.pid}\\): .* started again`,
+    ),
+  );
+  closeSync(past);
+  const { stdout } = await runOk('losetup', ['--find', '--show', backing]);
+  const loop = stdout.trim();
+  let attached = true;
+  t.teardown(() => attached && runOk('losetup', ['-d', loop]));
+  await refused(new RegExp(`by ${loop}:`));
+  await runOk('losetup', ['-d', loop]);
+  attached = false;
+  t.same(filesOf(target.daemon), [], 'nothing was made on the target');
+
+  const open = [openSync(backing, 'r'), openSync(source.daemon.at(IMAGE), 'r+')];
+  t.teardown(() => {
+    for (const fd of open) closeSync(fd);
+  });
+  const migration = await migrate(t, pair, [IMAGE]);
+  const { state } = await migration.reaches('mirroring');
+  t.equal(state, 'mirroring', 'who reads it, and who writes through the mount, is in no way');
 });
 
 t.test('deadlines that cannot be met', async (t) => {

@@ -1,4 +1,5 @@
 import { blockSizeFor } from '../../fs/dirty-bitmap.js';
+import { foreignWriters } from '../../fs/foreign-writers.js';
 import type { PinnedImage } from '../../fs/image-store.js';
 import { MigrateFsError } from '../../leaves/errors.js';
 import type { MigrationRequest } from '../../leaves/migration.js';
@@ -45,6 +46,7 @@ export const startMigration = async (
   const pins: PinnedImage[] = [];
   try {
     for (const name of request.images) pins.push(await pinOwned(environment, name, hooks));
+    await refuseForeignWriters(environment, request.images, pins);
     checkDeadline(environment, request, pins);
     const hello = helloOf(environment, id, request, pins);
     const migration = new SourceMigration(environment, id, request, hello);
@@ -119,6 +121,25 @@ const pinOwned = async (
     record.role === 'fenced'
       ? `image '${name}' is owned by ${record.peer} since migration ${record.migration}: migrate it from there`
       : `image '${name}' is an unfinished replica of migration ${record.migration} from ${record.peer}`,
+  );
+};
+
+/** What is written past the mount would be missing on the target, and nothing would keep its writer from going on. */
+const refuseForeignWriters = async (
+  { turn }: SourceEnvironment,
+  names: readonly string[],
+  pins: readonly PinnedImage[],
+): Promise<void> => {
+  const [first, ...others] = await foreignWriters(
+    pins.map(({ fd }) => fd),
+    turn,
+  );
+  if (!first) return;
+  throw new MigrateFsError(
+    'FAILED_PRECONDITION',
+    `image '${names[first.file]}' is open for writing past the mount, by ${first.who}` +
+      `${others.length > 0 ? ` and ${others.length} more` : ''}: close it there, then open it below the mount point ` +
+      '(a VM that was started before the mount was made has to be started again)',
   );
 };
 
