@@ -61,7 +61,7 @@ program
   .description('migrations between two daemons on this machine, against plain socket copies and QEMU')
   .option('--rounds <n>', 'measurements of each figure', count, 5)
   .option('--seconds <n>', 'length of a fio measurement', count, 2)
-  .option('--only <section>', 'bulk, scattered, resent, guest, durable, isolation or cutover', '')
+  .option('--only <section>', 'bulk, scattered, resent, guest, durable, own-disk, isolation or cutover', '')
   .option('--size <MiB>', 'size of the image', count, 4096)
   .option('--dir <path>', 'where images are made; tmpfs', '/dev/shm')
   .action(async (options) => {

@@ -5,7 +5,7 @@ import type { Teardown } from '../test/support/scratch.js';
 import { keepCpusAwake } from './awake-cpus.js';
 import { fillImage } from './image.js';
 import { bulkLines, resentLines, scatteredLines } from './migrate-copy.js';
-import { cutoverLines, durableLines, guestLines, isolationLines } from './migrate-guest.js';
+import { cutoverLines, durableLines, guestLines, isolationLines, ownDiskLines } from './migrate-guest.js';
 import { IMAGE, type Line, MB, type MigrateBenchOptions, type Setting } from './migrate-setting.js';
 import { residentBytes } from './process-figures.js';
 import { fixed, formatTable, passes, verdictCells } from './table.js';
@@ -28,6 +28,7 @@ const SECTIONS: Sections = {
   resent: resentLines,
   guest: guestLines,
   durable: durableLines,
+  'own-disk': ownDiskLines,
   isolation: isolationLines,
   cutover: cutoverLines,
 };

@@ -1,9 +1,10 @@
 /** What a guest notices of its own migration, of another's, and of the cutover. */
-import { rmSync } from 'node:fs';
+import { mkdtempSync, rmSync } from 'node:fs';
+import { join } from 'node:path';
 import { Cleanup } from '../test/support/cleanup.js';
 import { rewriteBlock } from '../test/support/cutover.js';
 import { migrate, startPair } from '../test/support/pair.js';
-import { scratchDir } from '../test/support/scratch.js';
+import { removeTree, scratchDir } from '../test/support/scratch.js';
 import { type FioFigures, measureFio } from './fio.js';
 import { fillImage } from './image.js';
 import {
@@ -21,8 +22,6 @@ import { fixed, type Verdict } from './table.js';
 
 const OTHER = 'other.raw';
 const OTHER_BYTES = 256 * 2 ** 20;
-/** Disks are slow: a smaller image where every write goes to one. */
-const DURABLE_BYTES_MAX = 512 * 2 ** 20;
 
 /** 4 KiB writes at queue depth 1; `synced`: with an fsync after each. */
 const guestWrites = (
@@ -141,14 +140,39 @@ const linesOf = async (setting: Setting, synced: boolean): Promise<readonly Line
 export const guestLines = (setting: Setting): Promise<readonly Line[]> => linesOf(setting, false);
 
 /** With fsync, images on a disk: what a database in the guest sees. */
-export const durableLines = async (setting: Setting): Promise<readonly Line[]> => {
+export const durableLines = async ({ options }: Setting): Promise<readonly Line[]> => {
   const cleanup = new Cleanup();
   try {
-    const options = { ...setting.options, size: Math.min(setting.options.size, DURABLE_BYTES_MAX) };
     const folder = scratchDir(cleanup, 'bench');
     const pair = await startPair(cleanup);
     await fillImage(pair.source.daemon.below(IMAGE), options.size);
     return await linesOf({ pair, folder, options }, true);
+  } finally {
+    await cleanup.run();
+  }
+};
+
+/** The same during the copy, the target's images in memory: two hosts do not write to one disk. */
+export const ownDiskLines = async ({ options }: Setting): Promise<readonly Line[]> => {
+  const cleanup = new Cleanup();
+  try {
+    const folder = mkdtempSync(join(options.dir, 'mfs-target-'));
+    cleanup.teardown(() => removeTree(folder));
+    const target = { imageDir: join(folder, 'images'), mountpoint: join(folder, 'mount') };
+    const pair = await startPair(cleanup, { target });
+    await fillImage(pair.source.daemon.below(IMAGE), options.size);
+    const { idle, copying, inSync, copyEnded } = await guestFigures({ pair, folder, options }, true);
+    const what = 'guest 4k write + fsync, target in memory';
+    const row = (when: string, list: readonly FioFigures[], bar?: number): Line => ({
+      what: `${what}, ${when}`,
+      value: shown(list),
+      ...(bar && { verdict: { ratio: middle(list, 'iops') / middle(idle, 'iops'), bar } }),
+    });
+    return [
+      row('idle', idle),
+      row(`copying (ended in ${copyEnded}), of idle`, copying, 0.8),
+      row('in sync, of idle', inSync, 0.5),
+    ];
   } finally {
     await cleanup.run();
   }
