@@ -266,6 +266,42 @@ t.test('a VM that is switched off, and hosts that cannot be reached, are said so
   });
 });
 
+t.test('a VM that is only defined on the source is not there', async (t) => {
+  for (const [source, then] of [
+    ['shut off (shutdown)', undefined],
+    ['running (booted)', 'shut off (crashed)'],
+  ] as const) {
+    const { job, stub, driver } = setUp(t);
+    const isSo = (): void => {
+      stub.set('a/domain', source);
+      stub.set('a/then', then);
+    };
+    isSo();
+    t.equal(await driver.stop(job), 'not-moved');
+    isSo();
+    await t.rejects(driver.rollBack(job, never()), { code: 'ABORTED', message: /runs on neither host/ });
+    stub.set('b/domain', 'running (migrated)');
+    isSo();
+    t.equal(await driver.stop({ ...job, attempt: 2 }), 'moved');
+    isSo();
+    await driver.move({ ...job, attempt: 3 }, never());
+    t.same(stub.told, []);
+  }
+});
+
+t.test('a guest that switches itself off while it is sent has not moved', async (t) => {
+  const world = setUp(t);
+  const { driver, job, stub } = world;
+  const { moving } = await beginMove(world);
+  stub.set('poweroff', '');
+  await t.rejects(moving, {
+    code: 'ABORTED',
+    message: /domain is not running \(now on a: switched off \(shutdown\), on b: not defined\)/,
+  });
+  t.equal(await driver.stop(job), 'not-moved');
+  await t.rejects(driver.rollBack(job, never()), { message: /runs on neither host: start it on a/ });
+});
+
 t.test('without virsh the error says what to install', async (t) => {
   const { job, stub, make } = setUp(t);
   chmodSync(stub.program, 0o644);

@@ -5,8 +5,9 @@ import { join } from 'node:path';
 export const STUB_UUID = 'c963885b-acad-4f93-91d3-618868dc1ab4';
 
 /**
- * HOST/domain: what domstate says; HOST/job: type and operation of its job; HOST/down: cannot be reached; HOST/hangs: never
- * answers. `migrate` does what the file of that name says. Errors are worded as those of virsh 9.0.
+ * HOST/domain: what domstate says; HOST/then: what it says once it was asked; HOST/job: type and operation of its job;
+ * HOST/down: cannot be reached; HOST/hangs: never answers. `migrate` does what the file of that name says; `poweroff`: the
+ * guest switches itself off meanwhile. Errors are worded as those of virsh 9.0.
  */
 const SCRIPT = (world: string): string => `#!/bin/sh
 W='${world}'
@@ -37,7 +38,13 @@ send() {
   echo '2 5' >"$H/job"
   arrive 'paused (starting up)'
   # Nor longer than the test.
-  until [ -e "$W/abort" ] || [ -e "$W/finish" ] || [ ! -d "$H" ]; do sleep 0.02; done
+  until [ -e "$W/abort" ] || [ -e "$W/finish" ] || [ -e "$W/poweroff" ] || [ ! -d "$H" ]; do sleep 0.02; done
+  if [ -e "$W/poweroff" ]; then
+    become 'shut off (shutdown)'
+    rm -f "$H/job"
+    leave
+    fail 'operation failed: domain is not running'
+  fi
   if [ -e "$W/finish" ]; then
     become 'paused (migrating)'
     arrive 'running (migrated)'
@@ -51,12 +58,18 @@ send() {
 }
 case $1 in
   list) [ ! -e "$H/domain" ] || echo ' ${STUB_UUID} vm7' ;;
-  domstate) known "$2"; cat "$H/domain" ;;
+  domstate)
+    known "$2"
+    cat "$H/domain"
+    [ ! -e "$H/then" ] || mv "$H/then" "$H/domain"
+    ;;
   domjobinfo)
     known "$2"
     case "$*" in *--completed*) echo 'Job type: 3'; echo 'downtime: 70'; exit 0 ;; esac
-    case $(cat "$H/domain") in 'paused (starting up)')
-      fail 'Operation not supported: migration statistics are available only on the source host' ;;
+    case $(cat "$H/domain") in
+      'shut off'*) fail 'Requested operation is not valid: domain is not running' ;;
+      'paused (starting up)')
+        fail 'Operation not supported: migration statistics are available only on the source host' ;;
     esac
     [ -e "$H/job" ] || { echo 'Job type: 0'; exit 0; }
     read -r type operation <"$H/job"

@@ -146,7 +146,7 @@ export class LibvirtDriver implements HypervisorDriver {
         throw failureOf(
           job,
           complaintOf(await run.lastLine()) || endWords(result),
-          view.kind === 'source' ? '' : ` (now on ${where(job, view)})`,
+          view.kind === 'source' ? '' : ` (now ${where(job, view)})`,
         );
     }
     await this.#reportEnd(job, report);
@@ -241,8 +241,7 @@ export class LibvirtDriver implements HypervisorDriver {
     const sides = this.#sides(job);
     let began = clock.now();
     for (;;) {
-      const source = await this.#seen(sides.source, job, signal);
-      const sends = source.kind === 'present' && (await this.#sends(sides.source, source.uuid, signal));
+      const { source, sends } = await this.#seenSending(sides.source, job, signal);
       if (sends === true) began = clock.now();
       else {
         const target = await this.#seen(sides.target, job, signal);
@@ -266,14 +265,24 @@ export class LibvirtDriver implements HypervisorDriver {
     }
   }
 
-  async #sends(source: Virsh, uuid: string, signal?: AbortSignal): Promise<boolean | 'unknown'> {
+  /** What the source says of the domain, and whether it sends it away. */
+  async #seenSending(
+    side: Virsh,
+    job: MoveJob,
+    signal?: AbortSignal,
+  ): Promise<{ readonly source: Sight; readonly sends: boolean | 'unknown' }> {
+    const source = await this.#seen(side, job, signal);
+    // libvirt tells the jobs of active domains only.
+    if (source.kind !== 'present' || isIdle(source)) return { source, sends: false };
     try {
-      return (await source.outgoing(uuid, signal)) !== undefined;
+      return { source, sends: (await side.outgoing(source.uuid, signal)) !== undefined };
     } catch (error) {
       signal?.throwIfAborted();
-      if (error instanceof MigrateFsError) return 'unknown';
-      throw error;
+      if (!(error instanceof MigrateFsError)) throw error;
     }
+    // It may have been switched off between the two questions.
+    const now = await this.#seen(side, job, signal);
+    return { source: now, sends: isIdle(now) ? false : 'unknown' };
   }
 
   async #sending(source: Virsh, job: MoveJob, signal: AbortSignal): Promise<OutgoingJob | undefined> {
@@ -342,6 +351,9 @@ const named = ({ task, vm }: MoveJob): object => ({ task, vm });
 
 const isStoppedFor = (reason: string, sight: Sight): boolean =>
   sight.kind === 'present' && sight.activity === 'paused' && sight.reason === reason;
+
+const isIdle = (sight: Sight): boolean =>
+  sight.kind === 'absent' || (sight.kind === 'present' && sight.activity === 'inactive');
 
 const where = (job: MoveJob, { source, target }: View): string =>
   `on ${job.source}: ${sightWords(source)}, on ${job.target}: ${sightWords(target)}`;
