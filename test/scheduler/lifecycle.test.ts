@@ -252,6 +252,32 @@ t.test('a source that cannot be asked is asked once more before the VM moves', a
   t.equal(world.driver.begun, 1);
 });
 
+t.test('a source that cannot be asked keeps no place of the target from others', async (t) => {
+  const world = await SchedulerWorld.open(t, { limits: { perHost: 3, perLink: 3, share: 0.8 } });
+  // The place of the target is asked for first: by its name.
+  const inSync = async (image: string, source: string): Promise<string> => {
+    world.hosts.put(source, image);
+    const { id } = await world.submit({ vm: image, images: [image], source, target: 'a' });
+    await world.untilState(id, 'copying');
+    world.hosts.set(world.hosts.of(image).snapshot.id, 'mirroring');
+    return id;
+  };
+  const waits = (id: string) => (): boolean => /waits for other moves/.test(world.scheduler.get(id).reason);
+  const first = await inSync('vm5.raw', 'c');
+  await world.untilState(first, 'handing-over');
+  const second = await inSync('vm6.raw', 'b');
+  await world.until(waits(second), 'the second waits');
+  const third = await inSync('vm7.raw', 'c');
+  await world.until(waits(third), 'the third waits');
+  world.hosts.unreachable('b', true);
+  world.driver.end(first, 'moved');
+  await world.untilState(third, 'handing-over');
+  t.equal(world.scheduler.get(second).state, 'copying', 'although its turn was earlier');
+  world.hosts.unreachable('b', false);
+  world.driver.end(third, 'moved');
+  await world.untilState(second, 'handing-over');
+});
+
 for (const state of ['cancelled', 'completed'] as const)
   t.test(`a migration that is ${state} while the VM waits for its place: it does not move`, async (t) => {
     const world = await SchedulerWorld.open(t);

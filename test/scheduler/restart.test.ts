@@ -45,6 +45,33 @@ t.test('a move that a new scheduler finds under way keeps its place', async (t) 
   await world.untilState(second.id, 'handing-over');
 });
 
+t.test('one whose source cannot be asked keeps no place of the target from others', async (t) => {
+  const world = await SchedulerWorld.open(t);
+  world.hosts.put('c', 'vm9.raw');
+  const first = await world.submit();
+  const other = await world.submit({ vm: 'vm9', images: ['vm9.raw'], source: 'c' });
+  await world.untilState(first.id, 'copying');
+  await world.untilState(other.id, 'copying');
+  world.hosts.set(world.hosts.of('vm1.raw').snapshot.id, 'mirroring');
+  await world.untilState(first.id, 'handing-over');
+  world.hosts.unreachable('a', true);
+  await world.restart();
+  let asked = false;
+  const watch = world.hosts.watch.bind(world.hosts);
+  world.hosts.watch = (host, ...rest) => {
+    asked ||= host === 'a';
+    return watch(host, ...rest);
+  };
+  await world.until(() => asked, 'it has its places');
+  world.hosts.set(world.hosts.of('vm9.raw').snapshot.id, 'mirroring');
+  await world.untilState(other.id, 'handing-over');
+  world.driver.end(other.id, 'moved');
+  world.hosts.unreachable('a', false);
+  world.driver.end(first.id, 'moved');
+  await world.untilState(first.id, 'done');
+  t.equal(world.driver.begun, 2);
+});
+
 t.test(
   'a move that was put on disk and not begun does not begin with disks that are not in sync',
   async (t) => {

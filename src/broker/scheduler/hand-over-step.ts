@@ -50,12 +50,12 @@ export const beginHandOver = async (
 export const resumeHandOver = async (context: RunContext, signal: AbortSignal): Promise<void> => {
   const { source, target, state } = context.task;
   if (state.kind !== 'handing-over') return;
-  const release = await context.env.moves.take([source, target], signal);
+  const take = (): Promise<() => void> => context.env.moves.take([source, target], signal);
+  const { release, answer } = await takePlaces(context, state.migrationId, signal, take);
   try {
     // Perhaps it was not begun, and a driver that is asked for it begins.
-    const view = await present(context, state.migrationId, signal);
-    if (isInSync(view)) await handOver(context, context.job(state.migrationId), signal);
-    else breakOff(context, outOfSync(view));
+    if (isInSync(answer)) await handOver(context, context.job(state.migrationId), signal);
+    else breakOff(context, outOfSync(answer));
   } finally {
     release();
   }
@@ -68,31 +68,53 @@ const placeWhileInSync = async (
   signal: AbortSignal,
 ): Promise<(() => void) | undefined> => {
   const { source, target } = context.task;
-  let release: (() => void) | undefined;
+  const take = (): Promise<() => void> =>
+    whileInSync(context, migrationId, signal, (inSync) => context.env.moves.take([source, target], inSync));
   try {
-    await whileInSync(context, migrationId, signal, async (inSync) => {
-      release = await context.env.moves.take([source, target], inSync);
-    });
     // What is followed may be late, where the source could not be asked.
-    const view = await present(context, migrationId, signal);
-    if (isInSync(view) && !isEnded(view)) return release;
+    const { release, answer } = await takePlaces(context, migrationId, signal, take);
+    if (isInSync(answer) && !isEnded(answer)) return release;
+    release();
   } catch (error) {
-    if (signal.aborted || !(error instanceof MigrateFsError)) {
-      release?.();
-      throw error;
-    }
+    if (signal.aborted || !(error instanceof MigrateFsError)) throw error;
   }
-  release?.();
   return undefined;
 };
 
-/** Calls `work` with a signal that aborts, with an error that says why, as soon as the disks are not in sync any more. */
-const whileInSync = async (
+interface Places {
+  readonly release: () => void;
+  /** Of the source, given while the places were held. */
+  readonly answer: Answer;
+}
+
+/** While the source does not answer, others have the places. */
+const takePlaces = async (
   context: RunContext,
   migrationId: string,
   signal: AbortSignal,
-  work: (inSync: AbortSignal) => Promise<void>,
-): Promise<void> => {
+  take: () => Promise<() => void>,
+): Promise<Places> => {
+  for (;;) {
+    const release = await take();
+    try {
+      const answer = await look(context, migrationId, signal);
+      if (answer.kind !== 'unreachable') return { release, answer };
+    } catch (error) {
+      release();
+      throw error;
+    }
+    release();
+    await answered(context, migrationId, signal);
+  }
+};
+
+/** Calls `work` with a signal that aborts, with an error that says why, as soon as the disks are not in sync any more. */
+const whileInSync = async <T>(
+  context: RunContext,
+  migrationId: string,
+  signal: AbortSignal,
+  work: (inSync: AbortSignal) => Promise<T>,
+): Promise<T> => {
   const { hosts, clock } = context.env;
   const lost = new AbortController();
   const over = new AbortController();
@@ -105,7 +127,7 @@ const whileInSync = async (
   };
   const following = follow().catch(() => undefined);
   try {
-    await work(AbortSignal.any([signal, lost.signal]));
+    return await work(AbortSignal.any([signal, lost.signal]));
   } finally {
     over.abort();
     await following;
@@ -143,12 +165,24 @@ const breakOff = (context: RunContext, { message, code }: MigrateFsError): void 
 
 type Answer = Exclude<MigrationView, { readonly kind: 'unreachable' }>;
 
-/** What the source says of the migration now; it is asked until it answers. */
-const present = async (context: RunContext, migrationId: string, signal: AbortSignal): Promise<Answer> => {
-  const { hosts, clock } = context.env;
-  for await (const view of watchMigration(hosts, context.task.source, migrationId, clock, signal))
-    if (view.kind !== 'unreachable') return view;
+/** What the source says of the migration now. */
+const look = async (
+  { env: { hosts, clock }, task }: RunContext,
+  migrationId: string,
+  signal: AbortSignal,
+): Promise<MigrationView> => {
+  for await (const view of watchMigration(hosts, task.source, migrationId, clock, signal)) return view;
   throw new Error('a watch of a migration ended before it began');
+};
+
+/** Resolves when the source answers. */
+const answered = async (
+  { env: { hosts, clock }, task }: RunContext,
+  migrationId: string,
+  signal: AbortSignal,
+): Promise<void> => {
+  for await (const { kind } of watchMigration(hosts, task.source, migrationId, clock, signal))
+    if (kind !== 'unreachable') return;
 };
 
 /** Whether the target has every write of the guest, as a VM that is moved there needs. */
