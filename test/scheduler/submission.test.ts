@@ -1,4 +1,5 @@
 import t from 'tap';
+import { MigrateFsError } from '../../src/leaves/errors.js';
 import { bytes, generation, millis } from '../../src/leaves/units.js';
 import { BEGIN, SchedulerWorld } from '../support/scheduler-world.js';
 
@@ -174,6 +175,27 @@ t.test(
     await world.until(() => world.hosts.paths.get(snapshot.id)?.[0]?.sharers.length === 0, 'it is told');
   },
 );
+
+t.test('the broker of another attempt is told its path though that is the same', async (t) => {
+  const world = await SchedulerWorld.open(t);
+  world.hosts.put('c', 'vm9.raw');
+  const { id } = await world.submit();
+  await world.submit({ vm: 'vm9', images: ['vm9.raw'], source: 'c' });
+  await world.until(() => world.hosts.paths.get('m1')?.[1]?.sharers.length === 1, 'both are told');
+  let rounds = 0;
+  world.hosts.broker = (host, _id, signal) =>
+    new Promise<never>((_, reject) => {
+      if (host !== 'c') return reject(new MigrateFsError('NOT_FOUND', 'no broker'));
+      rounds++;
+      signal?.addEventListener('abort', () => reject(signal.reason as Error), { once: true });
+    });
+  await world.until(() => rounds > 0, 'a round has begun that takes long');
+  world.hosts.set('m1', 'failed', { error: { code: 'UNAVAILABLE', message: 'as told' } });
+  await world.until(() => world.scheduler.get(id).migrationId === 'm3', 'there is another attempt');
+  t.equal(rounds, 1, 'before the next round');
+  await world.until(() => world.hosts.paths.has('m3'), 'it is told');
+  t.same(world.hosts.paths.get('m3'), world.hosts.paths.get('m1'));
+});
 
 t.test('a clock that is set back does not keep the reason of a task from being renewed', async (t) => {
   const world = await SchedulerWorld.open(t);

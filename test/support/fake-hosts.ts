@@ -204,7 +204,7 @@ export class FakeHosts implements HostControl {
     this.paths.set(id, path);
   }
 
-  async broker(host: string, id: string): Promise<BrokerSnapshot> {
+  async broker(host: string, id: string, _signal?: AbortSignal): Promise<BrokerSnapshot> {
     this.#check(host, 'broker');
     const broker = this.brokers.get(id);
     if (!broker) throw new MigrateFsError('NOT_FOUND', `no broker of ${id}`);

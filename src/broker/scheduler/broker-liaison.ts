@@ -25,6 +25,8 @@ interface LiaisonOptions {
 }
 
 interface Told {
+  /** Another attempt has another migration, with a broker of its own. */
+  readonly migrationId: string;
   readonly path: string;
   readonly decision?: string;
 }
@@ -102,9 +104,10 @@ export class BrokerLiaison {
     const migrationId = task.migrationId!;
     try {
       const text = JSON.stringify(path);
-      if (path && this.#told.get(task.id)?.path !== text) {
+      const told = this.#toldOf(task.id, migrationId);
+      if (path && told?.path !== text) {
         await hosts.setPath(task.source, migrationId, path, signal);
-        this.#told.set(task.id, { ...this.#told.get(task.id), path: text });
+        this.#told.set(task.id, { ...told, migrationId, path: text });
       }
       this.#note(task.id, await hosts.broker(task.source, migrationId, signal));
     } catch (error) {
@@ -113,13 +116,18 @@ export class BrokerLiaison {
     }
   }
 
+  #toldOf(id: string, migrationId: string): Told | undefined {
+    const told = this.#told.get(id);
+    return told?.migrationId === migrationId ? told : undefined;
+  }
+
   #note(id: string, broker: BrokerSnapshot): void {
     const { book } = this.#options;
     if (broker.decisions === 0 || !book.find(id)) return;
     // What is decided, not the numbers that were looked at: those change all the time.
     const { zone, netLimit, diskLimit, hotLinks, askedBy, reason } = broker;
     const decision = JSON.stringify([zone, String(netLimit), String(diskLimit), hotLinks, askedBy]);
-    const told = this.#told.get(id);
+    const told = this.#toldOf(id, broker.migrationId);
     if (!told || told.decision === decision) return;
     this.#told.set(id, { ...told, decision });
     book.note(id, `broker: ${reason}`, 'broker');
