@@ -1,4 +1,5 @@
 import t from 'tap';
+import { TaskStore } from '../../src/broker/scheduler/task-store.js';
 import { MigrateFsError } from '../../src/leaves/errors.js';
 import { SchedulerWorld } from '../support/scheduler-world.js';
 
@@ -108,6 +109,45 @@ t.test('cancelled while the start is under way: what the start made is cancelled
   answer();
   await world.untilState(id, 'cancelled');
   t.equal(world.hosts.find('m1').snapshot.state, 'cancelled');
+});
+
+for (const state of ['starting', 'copying'] as const)
+  t.test(`cancelled when its ${state} has failed, before that is dealt with: no other attempt`, async (t) => {
+    const world = await SchedulerWorld.open(t);
+    if (state === 'starting') world.hosts.fail('a', 'start', 'RESOURCE_EXHAUSTED');
+    const { id } = await world.submit();
+    let answer = (): void => {};
+    const held = new Promise<void>((resolve) => {
+      answer = resolve;
+    });
+    let asked = false;
+    const describe = world.hosts.describe.bind(world.hosts);
+    world.hosts.describe = async (...args) => {
+      asked = true;
+      await held;
+      return describe(...args);
+    };
+    if (state === 'copying') {
+      await world.untilState(id, 'copying');
+      world.hosts.set('m1', 'failed', { error: { code: 'UNAVAILABLE', message: 'as told' } });
+    }
+    await world.until(() => asked, 'the target is asked whether it has the images');
+    t.equal(world.scheduler.cancel(id).state, state);
+    answer();
+    await world.untilState(id, 'cancelled');
+    t.equal(world.hosts.migrations.length, state === 'starting' ? 0 : 1);
+  });
+
+t.test('a wish that is on disk with a task that waits is no cancellation', async (t) => {
+  const world = await SchedulerWorld.open(t);
+  const id = await bring(world, 'waiting');
+  const { tasks } = TaskStore.prototype;
+  t.teardown(() => Object.assign(TaskStore.prototype, { tasks }));
+  TaskStore.prototype.tasks = function () {
+    return tasks.call(this).map((task) => ({ ...task, cancelWanted: true }));
+  };
+  await world.restart();
+  t.equal(world.scheduler.cancel(id).state, 'cancelled');
 });
 
 t.test('cancelled after a start without an answer: the migration is looked for', async (t) => {

@@ -90,7 +90,7 @@ export class RunContext {
     );
   }
 
-  /** Another attempt, unless the target has the images already, or enough was tried. */
+  /** Another attempt, unless the target has the images already, or enough was tried. Rejects with `Cancelled`. */
   async attemptFailed(error: PlainError, signal: AbortSignal): Promise<void> {
     const { attempt, target, vmMoved } = this.task;
     const owner = await targetOwns(this.env.hosts, this.task, signal);
@@ -99,6 +99,8 @@ export class RunContext {
       this.env.onMigration();
       return;
     }
+    // It may have been asked for meanwhile; the signal stays aborted where that was too late.
+    if (this.task.cancelWanted) throw new Cancelled();
     const forgotten = this.task.state.kind !== 'starting' && error.code === 'NOT_FOUND';
     const hopeless = PERMANENT.includes(error.code) && !forgotten;
     if (hopeless || attempt >= this.env.attemptsMax) {

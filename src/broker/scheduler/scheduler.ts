@@ -93,7 +93,9 @@ export class Scheduler implements SchedulerControl, AsyncDisposable {
     const { book } = this.#options;
     const { state, cancelWanted, vmMoved, target } = book.get(id);
     const { kind } = state;
-    if (kind === 'cancelled' || cancelWanted || (kind === 'rolling-back' && state.outcome === 'cancelled'))
+    // What waits has no run that would notice the wish.
+    const noticed = cancelWanted && kind !== 'waiting';
+    if (kind === 'cancelled' || noticed || (kind === 'rolling-back' && state.outcome === 'cancelled'))
       return book.snapshot(id);
     if (isTaskFinal(kind)) throw new MigrateFsError('FAILED_PRECONDITION', `task ${id} is ${kind} already`);
     if (kind === 'finishing' || vmMoved)
