@@ -202,11 +202,11 @@ export class Scheduler implements SchedulerControl, AsyncDisposable {
     const { book, clock } = this.#options;
     const now = clock.wall();
     for (const task of [...book.all]) if (task.state.kind === 'waiting') this.#expire(task, now);
-    for (const step of this.#planner.plan()) {
-      if (step.action === 'start') this.#startTask(step.id, step.reason);
-      // What waits for its next attempt has said so already.
-      else if (retryAfter(book.get(step.id).state, now) === undefined) this.#reasons.note(step);
-    }
+    const steps = this.#planner.plan();
+    for (const step of steps) if (step.action === 'start') this.#startTask(step.id, step.reason);
+    // What waits for its next attempt has said so already.
+    const waits = steps.filter((step) => step.action === 'wait');
+    this.#reasons.note(waits.filter(({ id }) => retryAfter(book.get(id).state, now) === undefined));
   }
 
   #startTask(id: string, reason: string): void {

@@ -197,6 +197,18 @@ export class TaskBook {
     this.#tell(task, text);
   }
 
+  /** Tasks wait, each for a reason of its own. */
+  noteReasons(reasons: readonly { readonly id: string; readonly reason: string }[]): void {
+    if (reasons.length === 0) return;
+    const at = this.#clock.wall();
+    const tasks = reasons.map(({ id, reason }): Task => ({ ...this.get(id), reason }));
+    this.#store.saveAll(tasks.map((task) => ({ task, decision: { at, text: task.reason } })));
+    for (const task of tasks) {
+      this.#tasks.set(task.id, task);
+      this.#tell(task, task.reason);
+    }
+  }
+
   /** Reported, not kept. */
   setProgress(id: string, progress: TaskProgress): void {
     if (!this.#tasks.has(id)) return;

@@ -25,15 +25,15 @@ export class WaitReasons {
     this.#clock = clock;
   }
 
-  /** Records the reason when it is another one; when only its numbers are, now and then. */
-  note(wait: Wait): void {
-    const { id, reason } = wait;
-    const key = keyOf(wait);
-    const last = this.#recorded.get(id);
+  /** Records reasons that are others; those of which only the numbers are, now and then. One of each task. */
+  note(waits: readonly Wait[]): void {
     const at = this.#clock.now();
-    if (last?.key === key && at - last.at < REASON_PERIOD) return;
-    this.#recorded.set(id, { key, at });
-    if (this.#book.get(id).reason !== reason) this.#book.note(id, reason);
+    const due = waits.filter((wait) => {
+      const last = this.#recorded.get(wait.id);
+      return last === undefined || last.key !== keyOf(wait) || at - last.at >= REASON_PERIOD;
+    });
+    this.#book.noteReasons(due.filter(({ id, reason }) => this.#book.get(id).reason !== reason));
+    for (const wait of due) this.#recorded.set(wait.id, { key: keyOf(wait), at });
   }
 
   forget(id: string): void {
