@@ -1,10 +1,11 @@
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { renameSync } from 'node:fs';
+import { existsSync, readFileSync, renameSync } from 'node:fs';
 import { join } from 'node:path';
 import t, { type Test } from 'tap';
 import { Monitor } from '../../src/broker/hypervisor/monitor.js';
 import { QemuDriver, type QemuDriverOptions } from '../../src/broker/hypervisor/qemu-driver.js';
+import { ExecDriver } from '../../src/broker/scheduler/exec-driver.js';
 import type { MoveJob, MoveProgress } from '../../src/broker/scheduler/hypervisor-driver.js';
 import { systemClock } from '../../src/leaves/clock.js';
 import { millis } from '../../src/leaves/units.js';
@@ -130,6 +131,29 @@ t.test('a move that is stopped leaves the VM running on the source, and no QEMU 
   await a.monitor.call('migrate-set-parameters', { 'max-bandwidth': 10 ** 9 });
   await driver.move({ ...job, attempt: 2 }, never());
   t.equal(await again.monitor.runState(), 'running', 'the next attempt succeeds');
+});
+
+t.test('a move that is stopped ends the command that starts the QEMU on the target', async (t) => {
+  const commands = scratchDir(t, 'commands');
+  const pidFile = join(commands, 'pid');
+  const starter = new ExecDriver({
+    command: ['/bin/sh', '-c', `echo $$ >'${pidFile}.new'; mv '${pidFile}.new' '${pidFile}'; exec sleep 600`],
+    ...{ timeout: millis(600_000), folder: join(commands, 'runs'), clock: systemClock, env: process.env },
+  });
+  const { driver, job, start } = await setUp(t, { starter });
+  const a = await start('a');
+  const cancel = new AbortController();
+  const moving = driver.move(job, cancel.signal);
+  moving.catch(() => undefined);
+  await waitFor(() => existsSync(pidFile), 'the command runs');
+  const pid = Number(readFileSync(pidFile, 'utf8'));
+  t.teardown(() => starter.stop(job));
+  cancel.abort(new Error('cancelled'));
+  await t.rejects(moving, { message: 'cancelled' });
+  t.equal(await driver.stop(job), 'not-moved');
+  t.notOk(existsSync(`/proc/${pid}`));
+  await driver.rollBack(job, never());
+  t.equal(await a.monitor.runState(), 'running');
 });
 
 t.test(

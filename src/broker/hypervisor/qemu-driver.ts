@@ -29,7 +29,7 @@ export interface QemuSettings {
 
 export interface QemuDriverOptions extends QemuSettings {
   /** Starts the QEMU on the target, where that is not done before the task; it is asked once for each attempt. */
-  readonly starter?: Pick<HypervisorDriver, 'move' | 'forget'>;
+  readonly starter?: Pick<HypervisorDriver, 'move' | 'stop' | 'forget'>;
   readonly clock: Clock;
   readonly log: LogSink;
 }
@@ -85,6 +85,8 @@ export class QemuDriver implements HypervisorDriver {
   }
 
   async stop(job: MoveJob): Promise<'moved' | 'not-moved'> {
+    // First: what it starts later would find nobody who ends it.
+    await this.#stopStarter(job);
     let given: boolean;
     try {
       using source = await this.#monitor(job, 'source');
@@ -174,6 +176,16 @@ export class QemuDriver implements HypervisorDriver {
     if ((await target.migration()).status === undefined) await target.call('migrate-incoming', { uri });
     this.#unasked.delete(job.task);
     await source.call('migrate', { uri });
+  }
+
+  /** One that has ended is left alone, with what it started. */
+  async #stopStarter(job: MoveJob): Promise<void> {
+    try {
+      await this.#options.starter?.stop(job);
+    } catch (error) {
+      // Nobody knows how it ended: the monitors say what it has left.
+      if (!(error instanceof MigrateFsError)) throw error;
+    }
   }
 
   /** How a migration that is under way at the source, if there is one, has ended. */
