@@ -1,6 +1,7 @@
 import t from 'tap';
+import { migrationRequestOf, startRequestMessage } from '../../src/control/start-request.js';
 import { MigrateFsError } from '../../src/leaves/errors.js';
-import { bytes, millis } from '../../src/leaves/units.js';
+import { bytes, millis, UNLIMITED } from '../../src/leaves/units.js';
 import { BEGIN, SchedulerWorld } from '../support/scheduler-world.js';
 
 const FAILURE = { code: 'RESOURCE_EXHAUSTED', message: 'the disk of b is full' } as const;
@@ -97,6 +98,36 @@ t.test('what no attempt would change is not tried again', async (t) => {
   const { id } = await world.submit();
   const task = await world.untilState(id, 'failed');
   t.match(task, { attempt: 1, error: { code: 'ALREADY_EXISTS' } });
+});
+
+t.test('a source whose clock is ahead takes a deadline as it is meant', async (t) => {
+  const world = await SchedulerWorld.open(t);
+  const [ahead, left] = [3_600_000, 600_000];
+  const refusals: unknown[] = [];
+  const deadlines: (number | undefined)[] = [];
+  const start = world.hosts.start.bind(world.hosts);
+  world.hosts.start = async (host, order, signal) => {
+    const terms = { target: 'b:7071', netLimit: UNLIMITED, diskLimit: UNLIMITED };
+    const now = millis(world.clock.wall() + ahead);
+    try {
+      deadlines.push(migrationRequestOf(startRequestMessage({ ...order, ...terms }), now).deadline);
+    } catch (error) {
+      refusals.push(error);
+      throw error;
+    }
+    return start(host, order, signal);
+  };
+  const { id } = await world.submit({ deadline: millis(BEGIN + left) });
+  await world.until(() => deadlines.length + refusals.length > 0, 'it is asked');
+  t.same(refusals, []);
+  t.same(deadlines, [BEGIN + left + ahead]);
+  await world.untilState(id, 'copying');
+  const late = await world.submit({
+    ...{ vm: 'vm2', images: ['vm2.raw'], insist: true },
+    deadline: millis(world.clock.wall() + 1050),
+  });
+  await world.untilState(late.id, 'copying');
+  t.same(refusals, []);
 });
 
 t.test('a start without an answer is repeated as the same request', async (t) => {

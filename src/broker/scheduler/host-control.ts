@@ -11,7 +11,8 @@ export interface MigrationOrder {
   /** Name of the target host. */
   readonly target: string;
   readonly cutover: CutoverPolicy;
-  readonly deadline?: Millis;
+  /** Counted by the daemon's clock, which may differ. */
+  readonly deadlineAfter?: Millis;
   readonly priority: number;
   readonly danger: number;
   readonly warning: number;

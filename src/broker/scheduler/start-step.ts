@@ -16,7 +16,8 @@ export const startMigration = async (context: RunContext, stop: AbortSignal): Pr
   let snapshot: MigrationSnapshot;
   const began = clock.now();
   try {
-    const late = task.deadline !== undefined && task.deadline <= clock.wall();
+    const left = task.deadline === undefined ? undefined : Math.floor(task.deadline - clock.wall());
+    const late = left !== undefined && left <= 0;
     snapshot = await hosts.start(
       task.source,
       {
@@ -25,7 +26,7 @@ export const startMigration = async (context: RunContext, stop: AbortSignal): Pr
         target: task.target,
         // The VM that a driver has moved takes its images over by its first write; nobody else may.
         cutover: task.driver === NO_DRIVER || task.vmMoved ? 'explicit' : 'on-first-write',
-        ...(task.deadline !== undefined && !late && { deadline: task.deadline }),
+        ...(left !== undefined && !late && { deadlineAfter: millis(left) }),
         priority: task.priority,
         danger: task.danger,
         warning: task.warning,
