@@ -9,6 +9,7 @@ import { ExecDriver } from '../../src/broker/scheduler/exec-driver.js';
 import type { MoveJob } from '../../src/broker/scheduler/hypervisor-driver.js';
 import { systemClock } from '../../src/leaves/clock.js';
 import { millis } from '../../src/leaves/units.js';
+import { ManualClock } from '../support/manual-clock.js';
 import { unwatched } from '../support/run.js';
 import { guardProcess, releaseProcess, scratchDir } from '../support/scratch.js';
 import { smallDisk } from '../support/small-disk.js';
@@ -109,6 +110,20 @@ t.test('killed with all that it started; a run that has not begun never will', a
   await late.start(sh(`echo x >>"${file}"`), env);
   t.same(await late.end(), { status: undefined, how: 'not-begun' });
   t.equal(linesOf(file), 0);
+});
+
+t.test('one that never begins is noticed also by who waits for a moment at a time', async (t) => {
+  const clock = new ManualClock();
+  const run = new CommandRun(join(scratchDir(t, 'run'), 'run'), clock);
+  const waitASecond = async () => {
+    const over = new AbortController();
+    const end = run.end(over.signal).catch(() => undefined);
+    await clock.advance(1_000);
+    over.abort();
+    return end;
+  };
+  for (let second = 0; second < 10; second++) t.equal(await waitASecond(), undefined);
+  t.same((await waitASecond()) ?? (await waitASecond()), { status: undefined, how: 'not-begun' });
 });
 
 t.test('a command that has just succeeded is not undone by the kill', async (t) => {

@@ -76,6 +76,8 @@ export interface CommandResult {
 export class CommandRun {
   readonly folder: string;
   readonly #clock: Clock;
+  /** Its end was first waited for then, perhaps for a moment only. */
+  #waitedSince: Millis | undefined;
 
   constructor(folder: string, clock: Clock) {
     this.folder = folder;
@@ -100,6 +102,7 @@ export class CommandRun {
   async start(command: readonly string[], env: NodeJS.ProcessEnv): Promise<void> {
     if (this.#read('claim') !== undefined) return;
     this.#makeFolder();
+    this.#waitedSince = undefined;
     const wrapper = spawn(
       '/bin/sh',
       ['-c', WRAPPER, 'sh', this.folder, String(OUTPUT_BYTES_MAX), ...command],
@@ -120,11 +123,12 @@ export class CommandRun {
 
   /** Resolves when it has ended. Aborting `signal` ends the waiting, not the command. */
   async end(signal?: AbortSignal): Promise<CommandResult> {
-    const asked = this.#clock.now();
+    this.#waitedSince ??= this.#clock.now();
+    const since = this.#waitedSince;
     for (;;) {
       const status = this.#status();
       if (status !== undefined) return { status, how: 'ended' };
-      if (this.#clock.now() - asked > CLAIM_MAX) this.#forbid();
+      if (this.#clock.now() - since > CLAIM_MAX) this.#forbid();
       // Once: it may be made between two looks.
       const claim = this.#read('claim');
       const identity = identityOf(claim);
