@@ -68,6 +68,17 @@ export const twoRacks = (capacity = '100MB/s', middle = '100MB/s'): Topology =>
     ],
   });
 
+/** By rack its hosts, of one letter each; every rack with a link of its name to one switch. */
+export const racks = (hosts: Readonly<Record<string, string>>, capacity = '100MB/s'): Topology =>
+  checkTopology({
+    hosts: [...Object.values(hosts).join('')].map(host),
+    switches: ['core', ...Object.keys(hosts).map((rack) => `tor-${rack}`)],
+    links: Object.entries(hosts).flatMap(([rack, names]) => [
+      { name: rack, between: [`tor-${rack}`, 'core'], capacity },
+      ...[...names].map((name) => ({ name, between: [name, `tor-${rack}`], capacity })),
+    ]),
+  });
+
 /** One link between a and b. */
 export const oneLink = (capacity = '100MB/s'): Topology =>
   checkTopology({ hosts: ['a', 'b'].map(host), links: [{ name: 'ab', between: ['a', 'b'], capacity }] });

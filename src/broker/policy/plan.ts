@@ -22,11 +22,16 @@ import { hotLinks } from './hot-links.js';
 import { latestStarts } from './latest-start.js';
 import { Places } from './places.js';
 import { Promises } from './promises.js';
-import { propose } from './proposal.js';
+import { type Circumstances, propose } from './proposal.js';
 import type { PlanInput, PlanStep, PlanTask } from './task.js';
 
-/** Tasks that are tried one by one where promises are at stake; the others wait for the next plan. */
-const TRIALS_MAX = 8;
+/**
+ * Tasks that are tried one by one in a round where promises are at stake: so many that come first, and as many of the others,
+ * which take turns.
+ */
+const TRIALS_MAX = 4;
+/** How long a turn is: what is found out about a task changes no more often. */
+const TRIALS_PERIOD = millis(10_000);
 /** After this many rounds of repair everything goes strictly by deadline. */
 const ROUNDS_MAX = 4;
 
@@ -45,17 +50,21 @@ export const plan = (input: PlanInput): readonly PlanStep[] => {
 
   const strict = new Set<string>();
   const isDue = ({ task }: Candidate): boolean => strict.has(task.id) && promises.isDue(task);
-  const trials = { left: TRIALS_MAX };
   for (let round = 0; ; round++) {
     const due = candidates.filter(isDue);
-    const steps = propose([...due, ...candidates.filter((candidate) => !isDue(candidate))], {
-      now,
-      places: new Places(free, now),
-      hot,
-      strict,
-      turns: promises.schedule,
-      endangers: tryOut(promises, due, trials),
+    const order = [...due, ...candidates.filter((candidate) => !isDue(candidate))];
+    const proposed = (endangers: Circumstances['endangers']): PlanStep[] =>
+      propose(order, {
+        ...{ now, hot, strict, endangers },
+        places: new Places(free, now),
+        turns: promises.schedule,
+      });
+    const asking: PlanTask[] = [];
+    let steps = proposed((task) => {
+      asking.push(task);
+      return UNTRIED;
     });
+    if (asking.length > 0) steps = proposed(tryOut(promises, due, onTrial(asking, now)));
     const { victims, turns } = promises.outcome(steps);
     if (victims.length === 0 || round === ROUNDS_MAX)
       return [...steps.map((step) => withTurn(step, turns, now)), ...astray];
@@ -88,12 +97,25 @@ const withRoutes = ({ tasks, paths }: PlanInput): { routed: PlanTask[]; astray: 
   return { routed, astray };
 };
 
+const UNTRIED = 'others are tried before it';
+
+const onTrial = (asking: readonly PlanTask[], now: Millis): ReadonlySet<PlanTask> => {
+  const others = asking.slice(TRIALS_MAX);
+  const from = (Math.floor(now / TRIALS_PERIOD) * TRIALS_MAX) % Math.max(1, others.length);
+  const turn = [...others.slice(from), ...others.slice(0, from)].slice(0, TRIALS_MAX);
+  return new Set([...asking.slice(0, TRIALS_MAX), ...turn]);
+};
+
 /** Tries one task after the other beside those that are due and those that were tried well before. */
-const tryOut = (promises: Promises, due: readonly Candidate[], trials: { left: number }) => {
+const tryOut = (
+  promises: Promises,
+  due: readonly Candidate[],
+  trial: ReadonlySet<PlanTask>,
+): Circumstances['endangers'] => {
   const starting = ({ id }: PlanTask): PlanStep => ({ id, action: 'start', reason: '' });
   const going = due.map(({ task }) => starting(task));
-  return (task: PlanTask): string | undefined => {
-    if (trials.left-- <= 0) return `${TRIALS_MAX} others were tried before it`;
+  return (task) => {
+    if (!trial.has(task)) return UNTRIED;
     const [victim] = promises.outcome([...going, starting(task)]).victims;
     if (victim) return `${victim.task.id} would miss its deadline`;
     going.push(starting(task));
