@@ -335,6 +335,16 @@ export const raiseOpenFilesLimit = (): number => {
   return Number(limits[0]! > OPEN_FILES_MAX ? OPEN_FILES_MAX : limits[0]!);
 };
 
+/** As pread(2), which is short at the end of the file only: what stops it earlier is its result. */
+export const readWhole = (fd: number, address: number, length: number, offset: number): number => {
+  for (let done = 0; ; ) {
+    const count = preadTo(fd, address + done, length - done, offset + done);
+    if (count < 0) return -lastErrno();
+    done += count;
+    if (count === 0 || done === length) return done;
+  }
+};
+
 const PROC_SELF_FD = Buffer.from('/proc/self/fd/');
 
 /**

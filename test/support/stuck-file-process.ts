@@ -2,7 +2,8 @@
  * A file that stops answering: `node stuck-file-process.js FILE SIZE` mounts a FUSE file system of one regular file
  * over FILE. Its I/O is served from memory, or, after the line `hold` on stdin, kept waiting until `release`. Its
  * attributes stay valid for a day, as an inode in memory does when its disk dies. After `lose` a sync fails, once for each
- * open file, as the kernel has it when pages could not be written. Prints `ready`, then `held N` each time another request
+ * open file, as the kernel has it when pages could not be written. After `damage N` nothing from byte N on can be read: a read
+ * across it is short, as pread(2) is, and one from there on fails. Prints `ready`, then `held N` each time another request
  * is kept.
  */
 import { read } from 'node:fs';
@@ -34,6 +35,8 @@ const ENOSYS = 38;
 const EINTR = 4;
 const EIO = 5;
 
+/** Where what cannot be read begins. */
+let damagedFrom = content.length;
 /** Requests that are kept, as they came. */
 const kept: Uint32Array[] = [];
 let holding = false;
@@ -89,7 +92,8 @@ const answer = (words: Uint32Array): number => {
       return 16;
     case Opcode.READ: {
       const offset = u64(words, 12);
-      const part = content.subarray(offset, offset + words[14]!);
+      if (offset >= damagedFrom && offset < content.length) return -EIO;
+      const part = content.subarray(offset, Math.min(offset + words[14]!, damagedFrom));
       reply.body.set(part);
       return part.length;
     }
@@ -147,6 +151,7 @@ process.once('exit', () => umount2(cString(file), MNT_DETACH));
 createInterface({ input: process.stdin })
   .on('line', (line) => {
     if (line === 'lose') losses++;
+    else if (line.startsWith('damage ')) damagedFrom = Number(line.slice('damage '.length));
     else holding = line === 'hold';
     if (!holding) for (const words of kept.splice(0)) serve(words);
     say(line);

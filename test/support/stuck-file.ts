@@ -62,6 +62,11 @@ export class StuckFile {
     return this.#tell('lose');
   }
 
+  /** From now on nothing behind the first `offset` bytes can be read. */
+  damage(offset: number): Promise<void> {
+    return this.#tell(`damage ${offset}`);
+  }
+
   /** Resolves when `count` requests are held. */
   held(count: number): Promise<void> {
     return this.#said(`held ${count}`);

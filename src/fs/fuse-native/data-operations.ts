@@ -4,7 +4,7 @@ import type Fuse from 'fuse-native';
 import { Errno } from '../errno.js';
 import { type ImageIo, ROUTED } from '../image-io.js';
 import { NO_SLOT } from '../image-registry.js';
-import { fsync, O_WRONLY, pread, pwrite } from '../libc.js';
+import { addressNumberOf, fsync, O_WRONLY, pread, pwrite, readWhole } from '../libc.js';
 import type { RoutedRequest, ToParticipant } from '../participant.js';
 import type { OpenFile, OpenFiles } from './open-files.js';
 
@@ -63,6 +63,14 @@ export class RoutedRequests {
   }
 }
 
+/** The kernel takes a short answer for the end of the file; pread(2) is short before what cannot be read, too. */
+const read = (fd: number, into: Buffer, length: number, offset: number): number => {
+  const count = pread(fd, into, length, offset);
+  if (count <= 0 || count === length) return count;
+  const rest = readWhole(fd, addressNumberOf(into) + count, length - count, offset + count);
+  return rest < 0 ? rest : count + rest;
+};
+
 /** Opening, reading and changing files. `directIo`: for the open being served (see RequestState). */
 export const dataOperations = (
   files: OpenFiles,
@@ -108,7 +116,7 @@ export const dataOperations = (
       opened(files.create(path, mode), answer),
     release: (_path: string, handle: number, answer: Answer) => answer(files.close(handle)),
     read: (_path: string, handle: number, into: Buffer, length: number, offset: number, answer: Answer) =>
-      withFile(handle, answer, ({ fd }) => answer(pread(fd, into, length, offset))),
+      withFile(handle, answer, ({ fd }) => answer(read(fd, into, length, offset))),
     write: (_path: string, handle: number, data: Buffer, length: number, offset: number, answer: Answer) =>
       withFile(handle, answer, (file) => write(file, data, length, offset, answer)),
     fsync: (_path: string, datasync: number, handle: number, answer: Answer) =>

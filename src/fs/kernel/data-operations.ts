@@ -15,6 +15,7 @@ import {
   O_RDONLY,
   openAgain,
   preadTo,
+  readWhole,
 } from '../libc.js';
 import type { LaneRequest } from '../mirror-lane.js';
 import { ANSWERED_LATER } from '../mirror-lane.js';
@@ -129,20 +130,40 @@ export class DataOperations {
     const offset = u64(words, 12);
     if (offset > Number.MAX_SAFE_INTEGER) return -Errno.EOVERFLOW;
     const handle = words[10]!;
+    const wanted = words[14]!;
     const direct = (handles.kinds(handle) & HANDLE_ODIRECT) !== 0;
     const { bodyAddress } = direct ? reply.aligned() : reply.staggered();
-    const length = preadTo(handles.fd(handle), bodyAddress, words[14]!, offset);
-    if (length >= 0) return length;
+    const length = preadTo(handles.fd(handle), bodyAddress, wanted, offset);
+    if (length === wanted || length === 0) return length;
+    if (length > 0) return this.#readOn(handle, direct, bodyAddress, wanted, offset, length);
     const error = -lastErrno();
     const unaligned = error === -Errno.EINVAL && direct && isBuffered(words);
-    return unaligned ? this.#readBuffered(handle, bodyAddress, words[14]!, offset) : error;
+    return unaligned ? this.#readBuffered(handle, bodyAddress, wanted, offset) : error;
+  }
+
+  /**
+   * Behind the `length` bytes that were there. The kernel takes what is short for the end of the file; but it is short
+   * before what cannot be read, too, of which only the next call tells.
+   */
+  #readOn(
+    handle: number,
+    direct: boolean,
+    address: number,
+    wanted: number,
+    offset: number,
+    length: number,
+  ): number {
+    const [at, left, from] = [address + length, wanted - length, offset + length];
+    let rest = readWhole(this.#parts.handles.fd(handle), at, left, from);
+    // The end of a file is not aligned, as a rule.
+    if (rest === -Errno.EINVAL && direct) rest = this.#readBuffered(handle, at, left, from);
+    return rest < 0 ? rest : length + rest;
   }
 
   #readBuffered(handle: number, address: number, length: number, offset: number): number {
     const buffered = openAgain(this.#parts.handles.fd(handle), O_RDONLY);
     if (buffered < 0) return buffered;
-    const read = preadTo(buffered, address, length, offset);
-    const result = read < 0 ? -lastErrno() : read;
+    const result = readWhole(buffered, address, length, offset);
     close(buffered);
     return result;
   }
