@@ -4,20 +4,31 @@ import { StatBuffer } from './stat-buffer.js';
 
 /** Synchronous system calls on a backing descriptor; each returns what the call returns, or -errno. */
 export interface BackingCalls {
-  pwrite(fd: number, data: Uint8Array, length: number, offset: number): number;
+  /** `whole`: a short write will not do, the result is `length` or what stopped it. */
+  pwrite(fd: number, data: Uint8Array, length: number, offset: number, whole?: boolean): number;
   fallocate(fd: number, mode: number, offset: number, length: number): number;
   ftruncate(fd: number, size: number): number;
   fsync(fd: number, datasync: boolean): number;
   fileSize(fd: number): number;
 }
 
+const writeRest = (fd: number, data: Uint8Array, length: number, offset: number, written: number): number => {
+  for (let done = written; done < length; ) {
+    const count = rawPwrite(fd, data.subarray(done), length - done, offset + done);
+    if (count <= 0) return count === 0 ? -Errno.EIO : -lastErrno();
+    done += count;
+  }
+  return length;
+};
+
 /** Backing descriptors through libc; usable in every thread. */
 export const createBackingCalls = (): BackingCalls => {
   const stat = new StatBuffer();
   return {
-    pwrite: (fd, data, length, offset) => {
+    pwrite: (fd, data, length, offset, whole = false) => {
       const written = rawPwrite(fd, data, length, offset);
-      return written < 0 ? -lastErrno() : written;
+      if (written < 0) return -lastErrno();
+      return whole && written < length ? writeRest(fd, data, length, offset, written) : written;
     },
     fallocate: (fd, mode, offset, length) => {
       for (;;) {

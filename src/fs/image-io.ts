@@ -66,7 +66,7 @@ export class ImageIo {
 
   /**
    * `request`: what a lane needs to send it; a write without it is routed where others are mirrored. The result may be
-   * `ANSWERED_LATER` then.
+   * `ANSWERED_LATER` then. `whole`: see `BackingCalls`.
    */
   write(
     slot: ImageSlot,
@@ -75,14 +75,15 @@ export class ImageIo {
     length: number,
     offset: number,
     request?: LaneRequest,
+    whole = false,
   ): number {
     this.#grace.enter(this.#participant, slot);
     try {
       switch (this.#table.mode(slot)) {
         case ImageMode.idle:
-          return this.#calls.pwrite(fd, data, length, offset);
+          return this.#calls.pwrite(fd, data, length, offset, whole);
         case ImageMode.tracked: {
-          const written = this.#calls.pwrite(fd, data, length, offset);
+          const written = this.#calls.pwrite(fd, data, length, offset, whole);
           const tracked = this.#trackedOf(slot);
           tracked.bitmap.mark(offset, this.#changed(fd, written, offset, length));
           tracked.written.note(offset, written);
@@ -90,7 +91,7 @@ export class ImageIo {
         }
         case ImageMode.mirrored:
           if (!request || length === 0) return ROUTED;
-          return this.#trackedOf(slot).lane?.write(slot, fd, data, length, offset, request) ?? ROUTED;
+          return this.#trackedOf(slot).lane?.write(slot, fd, data, length, offset, request, whole) ?? ROUTED;
         case ImageMode.routed:
           return ROUTED;
         case ImageMode.fenced:
@@ -113,12 +114,13 @@ export class ImageIo {
     offset: number,
     request: LaneRequest | undefined,
     flush: () => number,
+    whole = false,
   ): number {
     const begun =
       request &&
       length > 0 &&
-      this.#inLane(slot, (lane) => lane.writeDurably(slot, fd, data, length, offset, request));
-    const written = begun ? begun.written : this.write(slot, fd, data, length, offset);
+      this.#inLane(slot, (lane) => lane.writeDurably(slot, fd, data, length, offset, request, whole));
+    const written = begun ? begun.written : this.write(slot, fd, data, length, offset, undefined, whole);
     const flushed = written < 0 ? written : flush();
     const result = flushed < 0 ? flushed : written;
     return begun ? begun.made(result) : result;

@@ -55,7 +55,7 @@ export class LaneWriter {
   /**
    * Sends the write and makes it; the record is made in front of the payload, over the request's header. What the write
    * is to be answered with; `ANSWERED_LATER`: whoever gets the acknowledgement answers. Undefined: nothing was done, it
-   * has to go another way.
+   * has to go another way. `whole`: see `BackingCalls`.
    */
   write(
     slot: ImageSlot,
@@ -64,6 +64,7 @@ export class LaneWriter {
     length: number,
     offset: number,
     request: LaneRequest,
+    whole: boolean,
   ): number | undefined {
     const { lock } = this.#lane;
     let entry = -1;
@@ -74,7 +75,7 @@ export class LaneWriter {
       lock.release();
     }
     if (entry < 0) return undefined;
-    const made = this.#calls.pwrite(fd, data, length, offset);
+    const made = this.#calls.pwrite(fd, data, length, offset, whole);
     this.#written.note(offset, made);
     return this.#lane.made(this.#participant, entry, made, this.#bitmap) ? made : ANSWERED_LATER;
   }
@@ -87,6 +88,7 @@ export class LaneWriter {
     length: number,
     offset: number,
     request: LaneRequest,
+    whole: boolean,
   ): BegunSync | undefined {
     const { lock, syncs } = this.#lane;
     let entry = -1;
@@ -99,7 +101,7 @@ export class LaneWriter {
       lock.release();
     }
     if (entry < 0) return undefined;
-    const written = this.#calls.pwrite(fd, data, length, offset);
+    const written = this.#calls.pwrite(fd, data, length, offset, whole);
     this.#written.note(offset, written);
     this.#lane.made(this.#participant, entry, written, this.#bitmap);
     return this.#begun(sync, written);

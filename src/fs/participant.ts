@@ -42,6 +42,8 @@ export type RoutedRequest =
       payload: Uint8Array;
       /** To be durable, on both sides while mirrored, before it is answered: its data, or all of the file. */
       readonly sync?: 'data' | 'all';
+      /** See `BackingCalls`. */
+      readonly whole?: boolean;
       /** `fd` is of this request alone: whoever answers closes it. */
       readonly ownFd?: boolean;
     })

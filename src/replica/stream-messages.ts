@@ -62,6 +62,8 @@ export interface LaneWrite {
   readonly fd: number;
   readonly offset: number;
   readonly payload: Uint8Array;
+  /** See `BackingCalls`. */
+  readonly whole: boolean;
 }
 
 export type ToSourceStream =

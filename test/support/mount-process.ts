@@ -32,7 +32,7 @@ const wakeUp = ({ wake }: ParticipantEnd): void => {
 const perform = (request: RoutedRequest): number => {
   switch (request.op) {
     case 'write':
-      return calls.pwrite(request.fd, request.payload, request.payload.length, request.offset);
+      return calls.pwrite(request.fd, request.payload, request.payload.length, request.offset, request.whole);
     case 'truncate':
       return calls.ftruncate(request.fd, request.size);
     case 'fallocate':

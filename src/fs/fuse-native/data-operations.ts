@@ -71,12 +71,13 @@ const read = (fd: number, into: Buffer, length: number, offset: number): number 
   return rest < 0 ? rest : count + rest;
 };
 
-/** Opening, reading and changing files. `directIo`: for the open being served (see RequestState). */
+/** Opening, reading and changing files. `directIo`, `writesBack`: of the request being served (see RequestState). */
 export const dataOperations = (
   files: OpenFiles,
   io: ImageIo,
   routed: RoutedRequests,
   directIo: () => boolean,
+  writesBack: () => boolean,
 ): Fuse.Operations => {
   const truncate = (file: OpenFile, size: number, answer: Answer): void => {
     const result = file.slot === NO_SLOT ? -Errno.EINVAL : io.truncate(file.slot, file.fd, size);
@@ -84,10 +85,11 @@ export const dataOperations = (
     else answer(result);
   };
   const write = (file: OpenFile, data: Buffer, length: number, offset: number, answer: Answer): void => {
+    const whole = writesBack();
     const result =
       file.slot === NO_SLOT
         ? pwrite(file.fd, data, length, offset)
-        : io.write(file.slot, file.fd, data, length, offset);
+        : io.write(file.slot, file.fd, data, length, offset, undefined, whole);
     if (result !== ROUTED) {
       answer(result);
       return;
@@ -95,7 +97,7 @@ export const dataOperations = (
     // libfuse's memory is taken back with the answer: the request needs its own.
     const payload = new Uint8Array(length);
     payload.set(data.subarray(0, length));
-    routed.send(file, { op: 'write', offset, payload }, answer, [payload.buffer]);
+    routed.send(file, { op: 'write', offset, payload, whole }, answer, [payload.buffer]);
   };
   const sync = (file: OpenFile, datasync: boolean, answer: Answer): void => {
     const result = file.slot === NO_SLOT ? fsync(file.fd) : io.fsync(file.slot, file.fd, datasync);

@@ -11,6 +11,7 @@ const FSNAME_CHARACTERS_MAX = 200;
 /** Operation numbers of fuse-native.c. */
 const OPERATION_UTIMENS = 12;
 const OPERATION_OPEN = 21;
+const OPERATION_WRITE = 24;
 
 /**
  * Where `fuse_thread_locals_t` of fuse-native 2.2 keeps what its callbacks leave out (fuse-native.c, LP64), and
@@ -20,7 +21,9 @@ const OPERATION_OPEN = 21;
 const LOCALS_INFO = 48;
 const LOCALS_ACCESS_MILLIS = 104;
 const LOCALS_MODIFICATION_MILLIS = 112;
+const FILE_INFO_WRITEPAGE = 16;
 const FILE_INFO_BITS = 20;
+const FILE_INFO_HANDLE = 24;
 const DIRECT_IO = 1;
 
 interface Binding {
@@ -49,9 +52,15 @@ export interface RequestState {
   readonly modificationMillis: number | undefined;
   /** Makes the kernel leave the page cache out of this open; false when that cannot be done. */
   useDirectIo(): boolean;
+  /** Whether a write is of pages that the kernel writes back: it does not look at how much was written. So if unknown. */
+  writesBack(): boolean;
 }
 
-const UNKNOWN: RequestState = { modificationMillis: undefined, useDirectIo: () => false };
+const UNKNOWN: RequestState = {
+  modificationMillis: undefined,
+  useDirectIo: () => false,
+  writesBack: () => true,
+};
 
 const millisOf = (low: unknown, high: unknown): number => Number(low) + Number(high) * 2 ** 32;
 
@@ -74,6 +83,16 @@ const openState = (locals: Buffer, args: unknown[]): RequestState => ({
   },
 });
 
+const writeState = (locals: Buffer, args: unknown[]): RequestState => ({
+  ...UNKNOWN,
+  writesBack: () => {
+    const info = locals.readBigUInt64LE(LOCALS_INFO);
+    // Arguments: path, handle.
+    if (info === 0n || koffi.decode(info + BigInt(FILE_INFO_HANDLE), 'uint32_t') !== args[1]) return true;
+    return koffi.decode(info + BigInt(FILE_INFO_WRITEPAGE), 'uint32_t') !== 0;
+  },
+});
+
 /** fuse-native with its mount options, extended attributes and lifecycle put right. */
 export class FuseSession extends Fuse {
   readonly #fsname: string;
@@ -88,6 +107,7 @@ export class FuseSession extends Fuse {
     this.#binding = loadBinding();
     this.#watch(OPERATION_UTIMENS, utimensState);
     this.#watch(OPERATION_OPEN, openState);
+    this.#watch(OPERATION_WRITE, writeState);
   }
 
   /** State of the request whose callback is running now. */

@@ -149,7 +149,13 @@ export const mountFuseNative = async (options: MountOptions): Promise<MountedFil
     ...nameOperations(tree),
     ...attributeOperations(tree, () => session.request.modificationMillis),
     ...xattrOperations(tree),
-    ...dataOperations(files, io, routed, () => session.request.useDirectIo()),
+    ...dataOperations(
+      files,
+      io,
+      routed,
+      () => session.request.useDirectIo(),
+      () => session.request.writesBack(),
+    ),
   });
   const others = new Set(fuseDescriptors());
   try {

@@ -89,6 +89,9 @@ const syncOf = (flags: number): 'data' | 'all' | undefined =>
 /** Whether the caller's descriptor is without O_DIRECT now. */
 const isBuffered = (words: Uint32Array): boolean => (words[18]! & O_DIRECT) === 0;
 
+/** Whether these are pages that the kernel writes back: it looks at the error only, not at how much was written. */
+const writesBack = (words: Uint32Array): boolean => (words[15]! & WRITE_CACHE) !== 0;
+
 const kernelToken = ({ fuseFd, words }: DataRequest): ReplyToken => ({
   kind: 'kernel',
   fuseFd,
@@ -181,12 +184,13 @@ export class DataOperations {
     if ((flags & WRITE_KILL_SUIDGID) !== 0 && handles.privileged(slot)) dropPrivilegeBits(fd, this.#stat);
     if (offset > Number.MAX_SAFE_INTEGER) return -Errno.EFBIG;
     const sync = syncOf(words[18]!);
-    const unaligned = (kinds & HANDLE_ODIRECT) !== 0 && ((flags & WRITE_CACHE) !== 0 || isBuffered(words));
+    const whole = writesBack(words);
+    const unaligned = (kinds & HANDLE_ODIRECT) !== 0 && (whole || isBuffered(words));
     // Whoever answers a lane's write cannot try one again that is refused for its alignment.
     const forLane = unaligned ? undefined : request;
     let written = sync
       ? this.#writeDurably(request, handle, fd, sync, forLane)
-      : io.write(slot, fd, payload, length, offset, forLane);
+      : io.write(slot, fd, payload, length, offset, forLane, whole);
     if (written === ANSWERED_LATER) return NO_REPLY;
     if (written === -Errno.EINVAL && unaligned) written = this.#writeBuffered(request, handle, sync);
     if (written === ROUTED)
@@ -216,7 +220,8 @@ export class DataOperations {
       if (fd === handles.fd(handle) && (handles.kinds(handle) & HANDLE_SYNCS) !== 0) return 0;
       return sync === 'data' ? fdatasync(fd) : fsync(fd);
     };
-    return io.writeDurably(handles.slot(handle), fd, payload, words[14]!, u64(words, 12), forLane, flush);
+    const [length, offset, whole] = [words[14]!, u64(words, 12), writesBack(words)];
+    return io.writeDurably(handles.slot(handle), fd, payload, length, offset, forLane, flush, whole);
   }
 
   /**
@@ -228,9 +233,10 @@ export class DataOperations {
     const { words, payload } = request;
     const buffered = openAgain(handles.fd(handle));
     if (buffered < 0) return buffered;
+    const [length, offset, whole] = [words[14]!, u64(words, 12), writesBack(words)];
     const written = sync
       ? this.#writeDurably(request, handle, buffered, sync, undefined)
-      : io.write(handles.slot(handle), buffered, payload, words[14]!, u64(words, 12));
+      : io.write(handles.slot(handle), buffered, payload, length, offset, undefined, whole);
     close(buffered);
     return written;
   }
@@ -249,8 +255,9 @@ export class DataOperations {
     const payload = alignedCopy(request.payload.subarray(0, words[14]!));
     const reply = kernelToken(request);
     const offset = u64(words, 12);
+    const whole = writesBack(words);
     return this.#route(
-      { op: 'write', slot, fd, reply, offset, payload, ownFd: buffered, ...(sync && { sync }) },
+      { op: 'write', slot, fd, reply, offset, payload, whole, ownFd: buffered, ...(sync && { sync }) },
       [payload.buffer],
     );
   }

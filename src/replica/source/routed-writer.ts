@@ -259,8 +259,8 @@ export class RoutedWriter {
     }
   }
 
-  #write({ fd, payload, offset }: Extract<ChangeRequest, { op: 'write' }>): number {
-    const written = this.#options.calls.pwrite(fd, payload, payload.length, offset);
+  #write({ fd, payload, offset, whole }: Extract<ChangeRequest, { op: 'write' }>): number {
+    const written = this.#options.calls.pwrite(fd, payload, payload.length, offset, whole);
     this.#options.onWritten(offset, written);
     return written;
   }

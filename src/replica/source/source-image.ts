@@ -288,9 +288,9 @@ export class SourceImage {
   /** A write that came here although a lane has the image. */
   #writeOverLane(request: WriteRequest, reply: (result: number) => void): boolean {
     const { slot } = this.pinned;
-    const { fd, offset, payload } = request;
+    const { fd, offset, payload, whole = false } = request;
     const taken = this.#lane?.link.laneWrite(
-      { slot, image: this.index, fd, offset, payload },
+      { slot, image: this.index, fd, offset, payload, whole },
       (result) => {
         request.payload = NOTHING;
         reply(result);

@@ -43,11 +43,11 @@ export class StreamWriter {
   /** Makes what the lane takes now; false: it does not take the next one yet. */
   work(): boolean {
     for (let next = this.#waiting[0]; next; next = this.#waiting[0]) {
-      const { slot, fd, offset, payload } = next;
+      const { slot, fd, offset, payload, whole } = next;
       this.#load(next);
       const writer = this.#writerOf(next);
       // Acknowledgements are taken in by this thread, later: it never answers.
-      if (writer.write(slot, fd, this.#payload, payload.length, offset, this.#request) === undefined)
+      if (writer.write(slot, fd, this.#payload, payload.length, offset, this.#request, whole) === undefined)
         return false;
       this.#waiting.shift();
     }
@@ -57,9 +57,9 @@ export class StreamWriter {
   /** The lane is closed: what has waited is made and marked. */
   finish(written: (id: number, result: number) => void): void {
     for (const write of this.#waiting.splice(0)) {
-      const { id, slot, fd, offset, payload } = write;
+      const { id, slot, fd, offset, payload, whole } = write;
       this.#load(write);
-      const made = this.#calls.pwrite(fd, this.#payload, payload.length, offset);
+      const made = this.#calls.pwrite(fd, this.#payload, payload.length, offset, whole);
       const tracks = this.#tracksOf(slot);
       tracks.bitmap.mark(offset, payload.length);
       tracks.written.note(offset, made);

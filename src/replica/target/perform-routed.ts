@@ -8,7 +8,7 @@ export const performRouted = (calls: BackingCalls, request: RoutedRequest): numb
   request.begun = true;
   switch (request.op) {
     case 'write':
-      return calls.pwrite(request.fd, request.payload, request.payload.length, request.offset);
+      return calls.pwrite(request.fd, request.payload, request.payload.length, request.offset, request.whole);
     case 'fallocate':
       return calls.fallocate(request.fd, request.mode, request.offset, request.length);
     case 'truncate':
