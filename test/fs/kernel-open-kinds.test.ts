@@ -3,8 +3,10 @@ import {
   chmodSync,
   closeSync,
   constants,
+  type Dir,
   ftruncateSync,
   mkdirSync,
+  opendirSync,
   openSync,
   readdirSync,
   readFileSync,
@@ -14,9 +16,14 @@ import {
   writeSync,
 } from 'node:fs';
 import { join } from 'node:path';
+import { setFlagsFromString } from 'node:v8';
+import { runInNewContext } from 'node:vm';
 import t from 'tap';
+import { DirectoryHandles } from '../../src/fs/kernel/directory-reader.js';
+import { MiB } from '../../src/leaves/units.js';
 import { SharedMapping } from '../posix/libc.js';
 import { KernelMount } from '../support/kernel-mount.js';
+import { scratchDir } from '../support/scratch.js';
 import { waitFor } from '../support/wait-for.js';
 
 const PAGE = 4096;
@@ -165,6 +172,61 @@ t.test('inodes that nobody uses give their descriptors back', async (t) => {
   t.equal(firstByte(kept), '0', 'what is open stays');
   t.equal(readFileSync(mount.path('folder/1'), 'utf8'), '1', 'what was forgotten is found again');
   closeSync(kept);
+});
+
+t.test('folders that are open take a part of the descriptors only', async (t) => {
+  const mount = await KernelMount.start(t, { openFilesMax: 400 });
+  writeFileSync(join(mount.dir, 'image'), 'i');
+  const folders: Dir[] = [];
+  t.throws(
+    () => {
+      for (let i = 0; i < 400; i++) folders.push(opendirSync(mount.mountpoint));
+    },
+    { code: 'ENFILE' },
+  );
+  t.ok(folders.length > 50, `${folders.length} open`);
+  const fd = openSync(mount.path('image'), 'r+');
+  t.equal(firstByte(fd), 'i', 'files can be opened');
+  closeSync(fd);
+  t.equal(folders[0]!.readSync()!.name, 'image');
+  folders[0]!.closeSync();
+  // RELEASEDIR comes when it likes.
+  await waitFor(() => {
+    try {
+      folders[0] = opendirSync(mount.mountpoint);
+      return true;
+    } catch {
+      return false;
+    }
+  }, 'and a folder, when another one is closed');
+  for (const folder of folders) folder.closeSync();
+});
+
+t.test('an open folder takes memory only while it is read', async (t) => {
+  const FOLDERS = 500;
+  setFlagsFromString('--expose-gc');
+  const collect = runInNewContext('gc') as () => void;
+  const dir = scratchDir(t, 'folder');
+  for (let i = 0; i < 10; i++) writeFileSync(join(dir, String(i)), '');
+  const directories = new DirectoryHandles();
+  t.teardown(() => directories.close());
+  const before = process.memoryUsage().arrayBuffers;
+  const little = (): boolean => {
+    collect();
+    return process.memoryUsage().arrayBuffers - before < MiB;
+  };
+  const handles = Array.from({ length: FOLDERS }, () => directories.open(openSync(dir, 'r')));
+  t.ok(little(), 'when it is opened');
+  for (const handle of handles) {
+    const reader = directories.get(handle);
+    let entries = 0;
+    for (; reader.next() > 0; entries++) reader.shift();
+    if (entries !== 12) t.fail(`${entries} entries`);
+    reader.seek(0, 0);
+    if (reader.next() !== 1) t.fail('it cannot be read again');
+    while (reader.next() > 0) reader.shift();
+  }
+  await waitFor(little, 'and when it has been read');
 });
 
 t.test('descriptors used up: a clear error, and all is well when they are free again', async (t) => {

@@ -1,4 +1,5 @@
 /** OPENDIR, READDIR, READDIRPLUS, RELEASEDIR, FSYNCDIR. */
+import { Errno } from '../errno.js';
 import {
   AT_FDCWD,
   descriptorPath,
@@ -12,18 +13,25 @@ import {
 import { putEntry } from './attributes.js';
 import type { DirectoryReader } from './directory-reader.js';
 import type { Namespace, Operation } from './namespace.js';
-import { lookUp, nodeOf, outOfDescriptors, validSeconds } from './namespace.js';
+import { descriptorsUsedUp, lookUp, nodeOf, outOfDescriptors, validSeconds } from './namespace.js';
 import { ENTRY_BYTES, FSYNC_DATASYNC, putU64 } from './protocol.js';
 
+/** Open at a time, as each that is being read keeps a buffer, too. */
+const DIRECTORIES_MAX = 8192;
+/** Of the descriptors, so that files can be opened whatever somebody does with folders. */
+const DIRECTORIES_SHARE = 0.25;
 const DIRENT_HEADER_BYTES = 24;
 /** More is not asked for often, and this bounds the reply buffer. */
 export const READDIR_BYTES_MAX = 128 * 1024;
 
 export const openDirectory: Operation = (namespace, request) => {
   const { fd } = nodeOf(namespace, request.nodeId);
+  const { directories, descriptorsMax } = namespace;
+  const directoriesMax = Math.min(DIRECTORIES_MAX, descriptorsMax * DIRECTORIES_SHARE);
+  if (directories.size >= directoriesMax || descriptorsUsedUp(namespace)) return -Errno.ENFILE;
   const opened = openat(AT_FDCWD, descriptorPath(fd), O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0);
   if (opened < 0) return outOfDescriptors(opened);
-  putU64(namespace.reply.words, 0, namespace.directories.open(opened));
+  putU64(namespace.reply.words, 0, directories.open(opened));
   namespace.reply.words[2] = 0;
   namespace.reply.words[3] = 0;
   return 16;

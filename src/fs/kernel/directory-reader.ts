@@ -2,6 +2,8 @@ import { close, getdents64, lseek, SEEK_SET } from '../libc.js';
 
 const BUFFER_BYTES = 32 * 1024;
 const HEADER_BYTES = 19;
+const NOTHING = Buffer.alloc(0);
+const NO_VIEW = new DataView(NOTHING.buffer, NOTHING.byteOffset, 0);
 
 /**
  * One open directory. Cookies are the backing file system's own, as 64 raw bits: 0 is the start, and the cookie of
@@ -9,8 +11,9 @@ const HEADER_BYTES = 19;
  */
 export class DirectoryReader {
   readonly fd: number;
-  readonly #bytes = Buffer.alloc(BUFFER_BYTES);
-  readonly #view = new DataView(this.#bytes.buffer, this.#bytes.byteOffset, BUFFER_BYTES);
+  /** While entries in it are wanted. */
+  #bytes: Buffer = NOTHING;
+  #view: DataView = NO_VIEW;
   #at = 0;
   #end = 0;
   /** The cookie that reading on from `#at` answers. */
@@ -36,11 +39,20 @@ export class DirectoryReader {
   /** Makes the next entry current; 1, 0 at the end, or -errno. */
   next(): number {
     if (this.#at < this.#end) return 1;
+    if (this.#bytes === NOTHING) this.#keep(Buffer.alloc(BUFFER_BYTES));
     const length = getdents64(this.fd, this.#bytes, BUFFER_BYTES);
-    if (length <= 0) return length;
+    if (length <= 0) {
+      this.#keep(NOTHING);
+      return length;
+    }
     this.#at = 0;
     this.#end = length;
     return 1;
+  }
+
+  #keep(bytes: Buffer): void {
+    this.#bytes = bytes;
+    this.#view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
   }
 
   get inodeLow(): number {
