@@ -37,6 +37,7 @@ const NODE_MIN = [20, 19] as const;
 const KERNEL_MIN = [5, 14] as const;
 /** FUSE protocol 7.39: mmap of files that are opened O_DIRECT, parallel direct writes. */
 const KERNEL_GOOD = [6, 6] as const;
+const CAP_NET_ADMIN = 12n;
 const CAP_SYS_ADMIN = 21n;
 const OPEN_FILES_GOOD = 4096;
 const FREE_FRACTION_GOOD = 0.1;
@@ -100,10 +101,14 @@ const fuseDevice: Check = () => {
   }
 };
 
-const rights: Check = () => {
+const isCapable = (capability: bigint): boolean => {
   const effective = /^CapEff:\s*([0-9a-f]+)/m.exec(readFileSync('/proc/self/status', 'utf8'))?.[1] ?? '0';
+  return ((BigInt(`0x${effective}`) >> capability) & 1n) === 1n;
+};
+
+const rights: Check = () => {
   const who = process.getuid?.() === 0 ? 'root' : `uid ${process.getuid?.()}`;
-  if ((BigInt(`0x${effective}`) >> CAP_SYS_ADMIN) & 1n) return ok('rights', `${who} with CAP_SYS_ADMIN`);
+  if (isCapable(CAP_SYS_ADMIN)) return ok('rights', `${who} with CAP_SYS_ADMIN`);
   return fail(
     'rights',
     `${who} without CAP_SYS_ADMIN`,
@@ -149,6 +154,27 @@ const openFiles: Check = () => {
         `limit ${hard}`,
         `raise it: ulimit -n ${OPEN_FILES_GOOD}, or LimitNOFILE= in the unit`,
       );
+};
+
+const WMEM_MAX = '/proc/sys/net/core/wmem_max';
+
+/** Without the capability a socket gets no more than `wmem_max`, and the kernel takes twice as much for it. */
+const sendBuffer: Check = async () => {
+  const what = 'send buffers';
+  if (isCapable(CAP_NET_ADMIN)) return ok(what, 'CAP_NET_ADMIN');
+  let wmemMax: number | undefined;
+  try {
+    wmemMax = Number(readFileSync(WMEM_MAX, 'utf8'));
+    const { LANE_SEND_BUFFER } = await import('./fs/mirror-lane.js');
+    if (2 * wmemMax >= LANE_SEND_BUFFER) return ok(what, `net.core.wmem_max ${wmemMax}`);
+  } catch {
+    // Older kernels show it outside of containers only; what is wrong with libc has been said.
+  }
+  return warn(
+    what,
+    `without CAP_NET_ADMIN, net.core.wmem_max ${wmemMax ?? 'unknown'}`,
+    'images in sync are mirrored slower: in a container add --cap-add NET_ADMIN, or raise net.core.wmem_max',
+  );
 };
 
 const canListen = ({ host, port }: HostPort): Promise<Error | undefined> =>
@@ -248,6 +274,7 @@ export const checkHost = async ({ imageDir, listen, data }: DoctorOptions): Prom
     mountHelper,
     fuseNative,
     openFiles,
+    sendBuffer,
     port('control port', '--listen', listen, listen),
     port('data port', '--data', data, listen),
     ...(imageDir === undefined ? [] : [directory(imageDir), backing(imageDir)]),

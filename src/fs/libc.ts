@@ -267,6 +267,9 @@ const fcntl = bind<[fd: number, command: number, argument: number]>(
 const setsockopt = bind<[fd: number, level: number, name: number, value: Int32Array, size: number]>(
   'int setsockopt(int fd, int level, int name, const void *value, uint32_t size)',
 );
+const getsockopt = bind<[fd: number, level: number, name: number, value: Int32Array, size: Int32Array]>(
+  'int getsockopt(int fd, int level, int name, void *value, void *size)',
+);
 
 const F_GETFL = 3;
 const F_SETFL = 4;
@@ -287,11 +290,16 @@ export const setBlocking = (fd: number, blocking: boolean): number => {
   return fcntl(fd, F_SETFL, blocking ? flags & ~constants.O_NONBLOCK : flags | constants.O_NONBLOCK);
 };
 
-/** Memory of the kernel for what is sent and not acknowledged: past `net.core.wmem_max` if the process may. */
+/**
+ * Memory of the kernel for what is sent and not acknowledged: past `net.core.wmem_max` if the process has CAP_NET_ADMIN. What
+ * it is then, which is twice as much as was asked for (socket(7)), or -errno.
+ */
 export const setSendBuffer = (fd: number, bytes: number): number => {
   const value = Int32Array.of(bytes);
-  const forced = setsockopt(fd, SOL_SOCKET, SO_SNDBUFFORCE, value, value.byteLength);
-  return forced < 0 ? setsockopt(fd, SOL_SOCKET, SO_SNDBUF, value, value.byteLength) : forced;
+  if (setsockopt(fd, SOL_SOCKET, SO_SNDBUFFORCE, value, value.byteLength) < 0)
+    setsockopt(fd, SOL_SOCKET, SO_SNDBUF, value, value.byteLength);
+  const result = getsockopt(fd, SOL_SOCKET, SO_SNDBUF, value, Int32Array.of(value.byteLength));
+  return result < 0 ? result : value[0]!;
 };
 
 /** For how long what was sent may stay unacknowledged by the peer's kernel before the connection breaks (tcp(7)). */

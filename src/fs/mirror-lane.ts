@@ -16,6 +16,12 @@ export const LANE_BYTES_MAX: Bytes = bytes(16 * MiB);
 const LANE_BYTES_MIN: Bytes = bytes(256 * KiB);
 /** Of the socket of a stream that has a lane. The kernel counts what it keeps beside the bytes as well. */
 export const LANE_SEND_BUFFER: Bytes = bytes(4 * LANE_BYTES_MAX);
+/** What payload may take of the socket's buffer, whose size is as the kernel tells it. */
+const BUFFER_SHARE = 0.25;
+/** With less there is no lane. */
+export const LANE_SEND_BUFFER_MIN: Bytes = bytes(LANE_BYTES_MIN / BUFFER_SHARE);
+/** Of that buffer, for a write: 2 KiB beside the payload are more than a record takes, and half of it is for those. */
+const BUFFER_PER_WRITE: Bytes = bytes(4 * KiB);
 
 // Words of the lane; those that different threads change are on cache lines of their own.
 const LOCK = 0;
@@ -27,6 +33,9 @@ const HEAD = 48;
 const BYTES_UNDER_WAY = 64;
 /** Bytes that may be under way; a single write always may. */
 const WINDOW = 65;
+/** The most that it may be, and how many writes may be under way: by the socket's buffer. */
+const WINDOW_MAX = 66;
+const WRITES_MAX = 67;
 /** What has been sent and acknowledged, modulo 2^32. */
 const BYTES_SENT = 80;
 const BYTES_ACKED = 96;
@@ -122,6 +131,20 @@ export class MirrorLane {
     this.lock = new SharedLock(this.#words, LOCK);
     this.syncs = new LaneSyncs(buffer, SYNCS_AT);
     Atomics.compareExchange(this.#words, WINDOW, 0, LANE_BYTES_MIN);
+    Atomics.compareExchange(this.#words, WINDOW_MAX, 0, LANE_BYTES_MAX);
+    Atomics.compareExchange(this.#words, WRITES_MAX, 0, ENTRIES_MAX);
+  }
+
+  /**
+   * Before it is used: bounds what is under way by the buffer of the socket, so that nobody waits for the network while
+   * sending. `sendBuffer`: as `setSendBuffer` tells it. False: it is too small for a lane.
+   */
+  fit(sendBuffer: number): boolean {
+    if (sendBuffer < LANE_SEND_BUFFER_MIN) return false;
+    const words = this.#words;
+    Atomics.store(words, WINDOW_MAX, Math.min(LANE_BYTES_MAX, Math.floor(sendBuffer * BUFFER_SHARE)));
+    Atomics.store(words, WRITES_MAX, Math.min(ENTRIES_MAX, Math.floor(sendBuffer / BUFFER_PER_WRITE)));
+    return true;
   }
 
   get closed(): boolean {
@@ -137,7 +160,8 @@ export class MirrorLane {
 
   /** How much may be under way, in bytes: whoever wants the lane drained waits so long. */
   set window(wanted: number) {
-    const window = Math.max(LANE_BYTES_MIN, Math.min(Math.floor(wanted), LANE_BYTES_MAX));
+    const most = Atomics.load(this.#words, WINDOW_MAX);
+    const window = Math.max(LANE_BYTES_MIN, Math.min(Math.floor(wanted), most));
     Atomics.store(this.#words, WINDOW, window);
   }
 
@@ -188,6 +212,7 @@ export class MirrorLane {
     const underWay = Atomics.load(words, BYTES_UNDER_WAY);
     if (underWay > 0 && underWay + length > Atomics.load(words, WINDOW)) return -1;
     const tail = words[TAIL]!;
+    if (this.underWay >= Atomics.load(words, WRITES_MAX)) return -1;
     const entry = tail % ENTRIES_MAX;
     const at = ENTRIES + entry * ENTRY_WORDS;
     if (Atomics.load(words, at + STATUS) !== FREE || this.#overlaps(slot, offset, length)) return -1;

@@ -3,7 +3,7 @@ import { createServer } from 'node:net';
 import { join } from 'node:path';
 import t from 'tap';
 import { controlFixture } from '../support/control-fixture.js';
-import { runCli } from '../support/run.js';
+import { CLI, runCli, runOk } from '../support/run.js';
 import { scratchDir } from '../support/scratch.js';
 
 interface Finding {
@@ -53,6 +53,14 @@ t.test('a port that something else uses is a warning, our own daemon is not', as
   t.equal(code, 0);
   t.match(of('control port'), { level: 'ok', found: /served by migratefs 0\.1\.0, pid 4242/ });
   t.match(of('data port'), { level: 'warn', found: /in use/, remedy: /--data/ });
+});
+
+t.test('without CAP_NET_ADMIN it says what that costs', async (t) => {
+  const doctor = [CLI, 'doctor', '--json', '--listen=127.0.0.1:0', '--data=127.0.0.1:0'];
+  const without = ['--bounding-set', '-net_admin', process.execPath, ...doctor];
+  const { stdout } = await runOk('setpriv', without);
+  // A host may have raised the limit.
+  t.match(stdout, /"send buffers","found":"(without CAP_NET_ADMIN, )?net.core.wmem_max /);
 });
 
 t.test('lines for people begin with the level', async (t) => {

@@ -4,9 +4,18 @@ import { setImmediate as immediate } from 'node:timers/promises';
 import { Worker } from 'node:worker_threads';
 import fc from 'fast-check';
 import t from 'tap';
-import { LANE_BYTES_MAX, MirrorLane } from '../../src/fs/mirror-lane.js';
+import type { BackingCalls } from '../../src/fs/backing-calls.js';
+import type { DirtyBitmap } from '../../src/fs/dirty-bitmap.js';
+import { alignedBytes } from '../../src/fs/kernel/aligned-memory.js';
+import { TRANSFER_BYTES_MAX } from '../../src/fs/kernel/protocol.js';
+import { LaneWriter } from '../../src/fs/lane-writer.js';
+import { close, setSendBuffer } from '../../src/fs/libc.js';
+import { LANE_BYTES_MAX, LANE_SEND_BUFFER_MIN, MirrorLane } from '../../src/fs/mirror-lane.js';
+import type { WrittenBlocks } from '../../src/fs/written-blocks.js';
+import { RECORD_HEAD_BYTES, RECORD_PAYLOAD_BYTES_MAX, RecordHead } from '../../src/leaves/stream-record.js';
 import { KiB, MiB } from '../../src/leaves/units.js';
 import type { LaneLoad } from '../support/lane-load-thread.js';
+import { socketPair } from '../support/socket-pair.js';
 
 const PARTICIPANTS = 4;
 const SLOTS = [5, 6];
@@ -311,6 +320,38 @@ t.test('so much may be under way as the window says, and a single write always',
   }
   t.equal(lane.bytesSent, 9 * window);
   t.equal(lane.bytesAcked, 9 * window);
+});
+
+t.test('whatever the writes are, what may be under way fits into the buffer of the socket', async (t) => {
+  const LENGTHS = [1, 512, BLOCK, 64 * KiB, TRANSFER_BYTES_MAX];
+  for (const sendBuffer of [LANE_SEND_BUFFER_MIN, 8 * LANE_SEND_BUFFER_MIN])
+    for (const length of LENGTHS) {
+      const [here, there] = await socketPair();
+      const lane = new MirrorLane();
+      t.equal(setSendBuffer(here, sendBuffer / 2), sendBuffer);
+      t.ok(lane.fit(sendBuffer));
+      lane.window = LANE_BYTES_MAX;
+      const record = alignedBytes(RECORD_HEAD_BYTES + RECORD_PAYLOAD_BYTES_MAX, RECORD_HEAD_BYTES);
+      const head = new RecordHead(record.buffer, record.byteOffset);
+      const request = { fuseFd: FUSE_FD, words: new Uint32Array(4), head, record };
+      const none = () => {};
+      const writer = new LaneWriter(
+        { buffer: lane.buffer, fd: here, key: null, image: 0 },
+        0,
+        { pwrite: () => length } as unknown as BackingCalls,
+        { mark: none } as unknown as DirtyBitmap,
+        { note: none } as unknown as WrittenBlocks,
+      );
+      const write = (i: number) => writer.write(1, -1, record, length, i * MiB, request, false);
+      let writes = 0;
+      while (write(writes) !== undefined) writes++;
+      // Who waits too long for a network that takes nothing closes the lane.
+      t.notOk(lane.closed, `${writes} writes of ${length} bytes have left`);
+      const most = sendBuffer / BLOCK;
+      t.ok(writes <= most && (writes === most || writes * length > sendBuffer / 8), 'neither many nor few');
+      for (const fd of [here, there]) close(fd);
+    }
+  t.notOk(new MirrorLane().fit(LANE_SEND_BUFFER_MIN - 1), 'too small a buffer is none');
 });
 
 t.test('threads: each write is answered once, and overlapping ones are never made together', async (t) => {

@@ -51,10 +51,12 @@ t.test('once the stream is closed no change goes over the connection, which is a
   t.equal(sent.length, 2, 'a stream that was given up here is no reason');
 });
 
-const leavesOf = async (way: (group: ImageGroup) => void): Promise<string[]> => {
+/** A group of two images beside a stream, what they do, and in which modes they were when a grace period was asked for. */
+const laneWorld = (hasLane: boolean) => {
   const lane = new MirrorLane();
   const stream = {
     lane,
+    hasLane,
     isClosed: false,
     setMarks: () => {},
     announcement: () => ({ buffer: lane.buffer, fd: -1, key: null, image: 0 }),
@@ -94,6 +96,11 @@ const leavesOf = async (way: (group: ImageGroup) => void): Promise<string[]> => 
     limited: () => false,
   } as unknown as ImageGroupOptions);
   group.images.push(...images);
+  return { group, modes, seen };
+};
+
+const leavesOf = async (way: (group: ImageGroup) => void): Promise<string[]> => {
+  const { group, modes, seen } = laneWorld(true);
   group.fast.tryEnter();
   while (modes.includes('routed')) await new Promise((resolve) => setImmediate(resolve));
   way(group);
@@ -106,4 +113,10 @@ t.test('who waits for the threads that may be in the lane has closed it to other
   t.same(await leavesOf((group) => void group.fast.leave()), ['routed', 'routed']);
   t.same(await leavesOf((group) => group.unroute(false)), ['tracked', 'tracked']);
   t.same(await leavesOf((group) => group.idle()), ['idle', 'idle']);
+});
+
+t.test('a stream whose socket has too small a buffer has no lane', async (t) => {
+  const { group } = laneWorld(false);
+  group.fast.tryEnter();
+  t.notOk(group.fast.active);
 });

@@ -115,8 +115,8 @@ export class FastMirror {
   get #usable(): StreamLink | undefined {
     const { wire, environment, limited } = this.#options;
     const { stream } = wire;
-    if (!environment.lanes || !stream || stream.isClosed || this.#blocked > 0 || limited()) return undefined;
-    return stream;
+    if (!environment.lanes || this.#blocked > 0 || limited()) return undefined;
+    return stream?.hasLane && !stream.isClosed ? stream : undefined;
   }
 
   /** Under a steady load something is always in flight: so changes are held until what was sent is acknowledged. */

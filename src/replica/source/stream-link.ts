@@ -94,6 +94,8 @@ export class StreamLink implements BulkPort {
   /** Resolves when its thread has ended: it uses no image any more, and every write of its lane is settled. */
   readonly ended: Promise<void>;
   readonly lane: MirrorLane;
+  /** The socket's buffer takes what a lane has under way. */
+  readonly hasLane: boolean;
   readonly #end: StreamEnd;
   readonly #wakeFd: number;
   readonly #worker: Worker;
@@ -120,7 +122,7 @@ export class StreamLink implements BulkPort {
       throw new MigrateFsError('RESOURCE_EXHAUSTED', 'no descriptor is left for a stream');
     }
     this.lane = new MirrorLane();
-    setSendBuffer(end.fd, LANE_SEND_BUFFER);
+    this.hasLane = this.lane.fit(setSendBuffer(end.fd, LANE_SEND_BUFFER));
     setUserTimeout(end.fd, STREAM_SILENCE_MAX);
     const { port1, port2 } = new MessageChannel();
     this.#port = port1;

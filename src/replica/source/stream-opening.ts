@@ -9,7 +9,7 @@ import type { SourceWire } from './source-wire.js';
 const OPENING_MAX = millis(2_000);
 
 export interface StreamOpening {
-  readonly environment: Pick<SourceEnvironment, 'clock' | 'openStream'>;
+  readonly environment: Pick<SourceEnvironment, 'clock' | 'lanes' | 'openStream'>;
   readonly wire: SourceWire;
   readonly group: ImageGroup;
   /** Data address of the target. */
@@ -39,6 +39,12 @@ export const openStreamBeside = async (
     void group.using(link.ended);
     if (wire.isOver(connection) && !signal.aborted) wire.attachStream(link);
     else link.close();
+    if (environment.lanes && !link.hasLane)
+      log(
+        'warn',
+        'the send buffer of the stream is too small, the mirror is slower: give CAP_NET_ADMIN, or raise net.core.wmem_max',
+        {},
+      );
   } catch (error) {
     signal.throwIfAborted();
     log('warn', 'no stream beside the connection: copies and the mirror are slower', {
