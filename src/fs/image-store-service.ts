@@ -1,13 +1,12 @@
 import type { PlainError } from '../leaves/errors.js';
 import { MigrateFsError, plainError } from '../leaves/errors.js';
-import type { Bytes } from '../leaves/units.js';
 import { bytes } from '../leaves/units.js';
 import { Errno, errnoName } from './errno.js';
 import { parseImageName } from './image-name.js';
 import { readRecord, writeRecord } from './image-record.js';
 import type { ImageRegistry } from './image-registry.js';
 import { NO_SLOT } from './image-registry.js';
-import type { ImageStore, PinnedImage, ReplicaAttributes, StoredImage } from './image-store.js';
+import type { FreeSpace, ImageStore, PinnedImage, ReplicaAttributes, StoredImage } from './image-store.js';
 import type { ImageSlot, ImageTable } from './image-table.js';
 import { ImageMode } from './image-table.js';
 import {
@@ -206,20 +205,38 @@ export class ImageStoreService implements ImageStore {
     this.#invalidate(slot);
   }
 
-  freeSpace(): Bytes {
-    const stat = new StatVfsBuffer();
-    const result = stat.ofDescriptor(this.#root);
-    if (result < 0)
-      throw new MigrateFsError(
-        'INTERNAL',
-        `cannot stat the exported directory's file system: ${errnoName(result)}`,
-      );
-    return bytes(stat.freeToRoot * stat.fragmentSize);
+  freeSpace(names: readonly string[]): readonly FreeSpace[] {
+    return names.map((name) => this.#freeSpace(name));
   }
 
   /** Closes every descriptor that is held; for the end of the mount. */
   close(): void {
     for (const slot of [...this.#pins.keys()]) this.release(slot, false);
+  }
+
+  #freeSpace(name: string): FreeSpace {
+    using resources = new UndoStack();
+    const parent = this.#deepestParent(parseImageName(name), name);
+    resources.defer(() => close(parent));
+    const fileSystem = new StatVfsBuffer();
+    const found = this.#stat.ofDescriptor(parent);
+    const result = found < 0 ? found : fileSystem.ofDescriptor(parent);
+    if (result < 0) throw storeError('find room for', name, result);
+    return {
+      device: this.#stat.device,
+      free: bytes(fileSystem.freeToRoot * fileSystem.fragmentSize),
+    };
+  }
+
+  /** An O_PATH descriptor of the folder of the image, or of the one in which the first that is missing would be made. */
+  #deepestParent(components: readonly string[], name: string): number {
+    for (let depth = components.length - 1; ; depth--) {
+      const path = cString(['.', ...components.slice(0, depth)].join('/'));
+      const flags = O_PATH | O_DIRECTORY | O_CLOEXEC;
+      const fd = openat2(this.#root, path, flags, 0, RESOLVE_BENEATH | RESOLVE_NO_MAGICLINKS);
+      if (fd >= 0) return fd;
+      if (fd !== -Errno.ENOENT || depth === 0) throw storeError('find room for', name, fd);
+    }
   }
 
   #describe(name: string): StoredImage {

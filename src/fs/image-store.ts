@@ -34,6 +34,13 @@ export interface StoredImage {
   readonly slot?: ImageSlot;
 }
 
+export interface FreeSpace {
+  /** The file system. */
+  readonly device: number;
+  /** Bytes free to root. */
+  readonly free: Bytes;
+}
+
 export interface ImageStore {
   /**
    * Opens and pins an existing image by its name relative to the exported directory.
@@ -54,6 +61,6 @@ export interface ImageStore {
   release(slot: ImageSlot, remove: boolean): void;
   /** Drops what the kernel caches of the image's pages and attributes. */
   invalidate(slot: ImageSlot): void;
-  /** Bytes free to root on the file system of the exported directory. */
-  freeSpace(): Bytes;
+  /** Of the file system on which each image is or would be made: others may be mounted below the exported directory. */
+  freeSpace(names: readonly string[]): readonly FreeSpace[];
 }

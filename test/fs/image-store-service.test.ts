@@ -236,3 +236,28 @@ t.test('the first open takes the mode from the record', async (t) => {
   t.equal(damaged.length, 0);
   closeSync(fd);
 });
+
+t.test('what is free is that of the file system on which an image would be made', async (t) => {
+  const { dir, store } = setUp(t);
+  const large = join(dir, 'large');
+  await smallDisk(t, large, 8 * MiB);
+  await smallDisk(t, join(large, 'small'), MiB);
+  const names = [
+    'image',
+    'large/image',
+    'large/new/folder/image',
+    'large/small/image',
+    'large/small/new/image',
+  ];
+  const [root, ...below] = store.freeSpace(names);
+  t.ok(root!.free > 8 * MiB);
+  t.same(
+    below.map(({ free }) => free),
+    [8 * MiB, 8 * MiB, MiB, MiB],
+  );
+  const devices = below.map(({ device }) => device);
+  t.equal(new Set([root!.device, ...devices]).size, 3);
+  t.equal(devices[0], devices[1]);
+  t.equal(devices[2], devices[3]);
+  t.throws(() => store.freeSpace(['../image']), { code: 'INVALID_ARGUMENT' });
+});

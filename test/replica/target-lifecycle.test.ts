@@ -132,7 +132,10 @@ t.test('a taken name is ALREADY_EXISTS, and no image of the group stays', async 
 t.test('too small a disk is RESOURCE_EXHAUSTED with both numbers, before anything is made', async (t) => {
   const free = 100 * MIB;
   const world = await TargetWorld.start(t, {
-    store: (store) => ({ ...store, freeSpace: async () => bytes(free) }),
+    store: (store) => ({
+      ...store,
+      freeSpace: async (names) => names.map(() => ({ device: 1, free: bytes(free) })),
+    }),
   });
   const big = (allocated: number, id: string) => ({
     migrationId: id,
@@ -148,6 +151,31 @@ t.test('too small a disk is RESOURCE_EXHAUSTED with both numbers, before anythin
   const second = await (await world.source()).hello(big(50 * MIB, 'second'));
   t.match(second.failure, { code: 'RESOURCE_EXHAUSTED', message: /promised to other/ });
   t.same(readdirSync(world.dir), ['first.img']);
+});
+
+t.test('what is free is asked of the file system on which an image lies', async (t) => {
+  // By the folder: a large disk, and two small ones mounted below it.
+  const free: Record<string, number> = { large: 1000 * MIB, small: 100 * MIB, other: 100 * MIB };
+  const world = await TargetWorld.start(t, {
+    store: (store) => ({
+      ...store,
+      freeSpace: async (names) =>
+        names.map((name) => {
+          const folder = name.split('/')[0]!;
+          return { device: Object.keys(free).indexOf(folder), free: bytes(free[folder]!) };
+        }),
+    }),
+  });
+  const images = (...wanted: [name: string, allocated: number][]) => ({
+    migrationId: wanted[0]![0].replace('/', '-'),
+    images: wanted.map(([name, allocated]) => ({ ...IMAGE, name, size: 2 ** 40, allocated })),
+  });
+  const hello = async (...wanted: [name: string, allocated: number][]) =>
+    (await (await world.source()).hello(images(...wanted))).failure?.message ?? '';
+  t.match(await hello(['large/a', 10 * MIB], ['small/a', 90 * MIB]), /allocate 94371840 bytes, 104857600/);
+  t.equal(await hello(['large/b', 500 * MIB], ['small/b', 60 * MIB]), '', 'each has room on its own');
+  t.match(await hello(['small/c', 60 * MIB]), /promised to other/);
+  t.equal(await hello(['other/c', 60 * MIB]), '', 'what is promised elsewhere takes no room here');
 });
 
 t.test('a disk that runs full fails the change, and the discard leaves nothing (G4)', async (t) => {

@@ -35,7 +35,7 @@ const remoteStore = (store: ImageStore): Remote<ImageStore> => ({
   createReplica: async (name, attributes) => store.createReplica(name, attributes),
   release: async (slot, remove) => store.release(slot, remove),
   invalidate: async (slot) => store.invalidate(slot),
-  freeSpace: async () => store.freeSpace(),
+  freeSpace: async (names) => store.freeSpace(names),
   describe: async (names) => store.describe(names),
 });
 

@@ -22,19 +22,49 @@ interface FoundReplicas {
   readonly owned: number;
 }
 
+/** Another migration, which has been told that there is room for it. */
+interface Promised {
+  readonly images: readonly { readonly name: string }[];
+  readonly bytesPromised: number;
+}
+
+interface Disk {
+  readonly free: number;
+  needed: number;
+  promised: number;
+}
+
 /**
- * RESOURCE_EXHAUSTED unless the disk has room for what the source allocates, beside `promised` bytes for others.
- * `present`: bytes that replicas being taken over allocate already.
+ * RESOURCE_EXHAUSTED unless every disk has room for what the source allocates on it, beside what is promised to others: all
+ * of it, where one has images on several disks. `present`: what replicas that are taken over have there already.
  */
 export const checkSpace = async (
   { store }: Context,
   { images }: MigrationTerms,
-  promised: number,
-  present: number,
+  others: readonly Promised[],
+  present: readonly PinnedImage[] = [],
 ): Promise<void> => {
-  let needed = -present;
-  for (const { allocated } of images) needed += allocated;
-  const free = await store.freeSpace();
+  const waiting = others.filter(({ bytesPromised }) => bytesPromised > 0);
+  const names = [...images, ...waiting.flatMap((other) => other.images)].map(({ name }) => name);
+  const spaces = await store.freeSpace(names);
+  const disks = new Map<number, Disk>();
+  for (const [index, { allocated }] of images.entries()) {
+    const { device, free } = spaces[index]!;
+    const disk = disks.get(device) ?? { free, needed: 0, promised: 0 };
+    disk.needed += allocated - (present[index]?.allocated ?? 0);
+    disks.set(device, disk);
+  }
+  let from = images.length;
+  for (const other of waiting) {
+    const own = spaces.slice(from, from + other.images.length);
+    from += other.images.length;
+    for (const [device, disk] of disks)
+      if (own.some((space) => space.device === device)) disk.promised += other.bytesPromised;
+  }
+  for (const disk of disks.values()) checkDisk(disk);
+};
+
+const checkDisk = ({ free, needed, promised }: Disk): void => {
   if (needed + promised + SPACE_RESERVE <= free) return;
   const others = promised > 0 ? ` (${promised} more are promised to other migrations)` : '';
   throw new MigrateFsError(

@@ -167,12 +167,8 @@ export class TargetMigrations {
     return this.#streams < STREAMS_MAX ? (this.#context.newToken?.() ?? null) : null;
   }
 
-  #bytesPromised(): number {
-    return this.list().reduce((sum, { bytesPromised }) => sum + bytesPromised, 0);
-  }
-
   async #create(terms: MigrationTerms): Promise<PinnedImage[]> {
-    await checkSpace(this.#context, terms, this.#bytesPromised(), 0);
+    await checkSpace(this.#context, terms, this.list());
     return createReplicas(this.#context, terms);
   }
 
@@ -202,9 +198,8 @@ export class TargetMigrations {
   async #takeOver(terms: MigrationTerms): Promise<PinnedImage[] | undefined> {
     const pinned = await pinAbandoned(this.#context, terms);
     if (!pinned) return undefined;
-    const present = pinned.reduce((sum, { allocated }) => sum + allocated, 0);
     try {
-      await checkSpace(this.#context, terms, this.#bytesPromised(), present);
+      await checkSpace(this.#context, terms, this.list(), pinned);
     } catch (error) {
       await releaseAll(this.#context, pinned, false);
       throw error;
