@@ -2,7 +2,7 @@ import t from 'tap';
 import type { RoutedRequest } from '../../src/fs/participant.js';
 import type { Clock } from '../../src/leaves/clock.js';
 import type { Millis } from '../../src/leaves/units.js';
-import { millis } from '../../src/leaves/units.js';
+import { KiB, MiB, millis } from '../../src/leaves/units.js';
 import { HeldRequests } from '../../src/replica/target/held-requests.js';
 
 const EROFS = -30;
@@ -40,12 +40,22 @@ class ManualClock implements Clock {
   }
 }
 
+const writeOf = (payload: Uint8Array): RoutedRequest => ({
+  op: 'write',
+  slot: 0,
+  fd: 0,
+  reply: { kind: 'port', id: 1 },
+  offset: 0,
+  payload,
+});
+
 const setUp = () => {
   const clock = new ManualClock();
   const expired: number[] = [];
   const results: number[] = [];
   const held = new HeldRequests(clock, (count) => expired.push(count));
-  const hold = (): void => held.hold(REQUEST, (result) => results.push(result));
+  const hold = (request: RoutedRequest = REQUEST): void =>
+    held.hold(request, (result) => results.push(result));
   return { clock, expired, results, held, hold };
 };
 
@@ -91,4 +101,31 @@ t.test('a connection that comes back gives the guest its time, but a loss never 
   held.setConnected(false);
   clock.advanceTo(30);
   t.same(results, [EROFS]);
+});
+
+t.test('everything that the queues of a VM have under way is held', async (t) => {
+  const { results, held, hold } = setUp();
+  const disks = 4;
+  const queued = 1024;
+  const payload = new Uint8Array(256 * KiB);
+  for (let i = 0; i < disks * queued; i++) hold(writeOf(payload));
+  t.same(results, [], 'nothing is refused');
+  t.equal(held.size, disks * queued);
+});
+
+t.test('what is held is bounded, in requests and in bytes', async (t) => {
+  const small = setUp();
+  for (let i = 0; i < 16_384; i++) small.hold();
+  t.same(small.results, []);
+  small.hold();
+  t.same(small.results, [EROFS]);
+  const large = setUp();
+  const payload = new Uint8Array(1 * MiB);
+  for (let i = 0; i < 1024; i++) large.hold(writeOf(payload));
+  t.same(large.results, []);
+  large.hold(writeOf(payload.subarray(0, 1)));
+  t.same(large.results, [EROFS]);
+  large.held.refuseAll();
+  large.hold(writeOf(payload));
+  t.equal(large.held.size, 1, 'there is room again');
 });

@@ -2,11 +2,14 @@ import { Errno } from '../../fs/errno.js';
 import type { RoutedRequest } from '../../fs/participant.js';
 import type { Clock } from '../../leaves/clock.js';
 import type { Bytes, Millis } from '../../leaves/units.js';
-import { bytes, MiB, millis } from '../../leaves/units.js';
+import { bytes, GiB, millis } from '../../leaves/units.js';
 
-/** Guest changes that wait for ownership; more are refused. */
-const HELD_REQUESTS_MAX = 1024;
-const HELD_BYTES_MAX: Bytes = bytes(64 * MiB);
+/**
+ * Guest changes that wait for ownership, payload in memory; more are refused. A VM comes with its queues full: there is room
+ * for all asynchronous requests of the kernel, or for four disks with 1,024 requests of 256 KiB each.
+ */
+const HELD_REQUESTS_MAX = 16_384;
+const HELD_BYTES_MAX: Bytes = bytes(1 * GiB);
 /** How long a guest waits at most before it gets an error; the source may take a third of it to drain. */
 export const CUTOVER_STALL_MAX = millis(30_000);
 /** The same after the connection is lost, within `CUTOVER_STALL_MAX`. */
