@@ -2,7 +2,11 @@ import { setFlagsFromString } from 'node:v8';
 import { runInNewContext } from 'node:vm';
 import t from 'tap';
 import { ImageMode } from '../../src/fs/image-table.js';
+import { MigrateFsError } from '../../src/leaves/errors.js';
 import { MiB } from '../../src/leaves/units.js';
+import { FileImage } from '../../src/replica/source/file-image.js';
+import { ImageGroup } from '../../src/replica/source/image-group.js';
+import { LoadObserver } from '../../src/replica/source/load-observer.js';
 import { scratchDir } from '../support/scratch.js';
 import { waitFor } from '../support/wait-for.js';
 import { makeImage, TestHost } from './source-world.js';
@@ -59,3 +63,71 @@ for (const mirrors of [false, true])
       });
     },
   );
+
+/** A migration that is in sync, and a guest of its image. */
+const inSync = async (t: Parameters<typeof TestHost.open>[0]) => {
+  const source = await TestHost.open(t, scratchDir(t, 'source'));
+  const target = await TestHost.open(t, scratchDir(t, 'target'));
+  makeImage(source, 'a.img', SIZE);
+  const guest = source.guest('a.img');
+  t.teardown(() => guest.close());
+  const { id } = await source.start(['a.img'], target.replica.dataAddress);
+  await source.untilState(id, 'mirroring');
+  return { source, target, guest, id };
+};
+
+t.test('an image that cannot be looked at is reported as it was, and the migration ends', async (t) => {
+  const { source, target, guest, id } = await inSync(t);
+  const { size } = FileImage.prototype;
+  const heal = (): void => {
+    FileImage.prototype.size = size;
+  };
+  t.teardown(heal);
+  FileImage.prototype.size = () => {
+    throw new MigrateFsError('INTERNAL', 'cannot stat image a.img: EIO');
+  };
+  let reports = 0;
+  // The first may have been under way.
+  const reported = await source.until(id, () => ++reports > 3);
+  t.match(reported, { state: 'mirroring', images: [{ name: 'a.img', size: SIZE }] });
+  const cancelled = await source.replica.cancel(id);
+  t.match(cancelled, { state: 'cancelled', images: [{ name: 'a.img', size: SIZE }] });
+  t.equal(await guest.write(0, Buffer.from('on')), 2);
+  await waitFor(() => !target.has('a.img'), 'the replica is removed');
+  heal();
+  const again = await source.start(['a.img'], target.replica.dataAddress);
+  await source.untilState(again.id, 'mirroring');
+});
+
+t.test('a look at a migration that fails ends it, and nothing else', async (t) => {
+  const { source, guest, id } = await inSync(t);
+  const { sample } = LoadObserver.prototype;
+  t.teardown(() => {
+    LoadObserver.prototype.sample = sample;
+  });
+  LoadObserver.prototype.sample = () => {
+    throw new MigrateFsError('INTERNAL', 'cannot look');
+  };
+  t.match(await source.untilState(id, 'failed'), { error: { code: 'INTERNAL', message: 'cannot look' } });
+  t.equal(await guest.write(0, Buffer.from('on')), 2);
+});
+
+t.test('an end that cannot be carried out is tried again later, and other work has its turn', async (t) => {
+  const { source, id } = await inSync(t);
+  const { release } = ImageGroup.prototype;
+  t.teardown(() => {
+    ImageGroup.prototype.release = release;
+  });
+  const triesMax = 10_000;
+  let tries = 0;
+  let turn = false;
+  ImageGroup.prototype.release = function (this: ImageGroup, log) {
+    setImmediate(() => {
+      turn = true;
+    });
+    if (turn || ++tries >= triesMax) return release.call(this, log);
+    throw new Error('not now');
+  };
+  t.match(await source.replica.cancel(id), { state: 'cancelled' });
+  t.ok(tries < triesMax, `${tries} tries before anything else had its turn`);
+});

@@ -110,11 +110,12 @@ export class Driver {
     }
   }
 
-  /** A stage failed by itself. Once the images are offered there is no other way than on. */
+  /** A stage failed by itself. Once the images are offered, or the end is decided, there is no other way than on. */
   async #onDefect(error: unknown): Promise<void> {
     const { environment, ending, log, stopping } = this.#options;
+    const ended = ending.decided;
     this.end('failed', plainError(error));
-    if (ending.decided) return;
+    if (ending.decided && !ended) return;
     log('error', 'cannot go on; trying again', { ...plainError(error) });
     await pause(environment.clock, OFFER_INTERVAL, stopping).catch(() => {});
   }

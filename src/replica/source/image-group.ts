@@ -130,10 +130,12 @@ export class ImageGroup {
   async release(log: Log): Promise<void> {
     while (this.#users.size > 0) await Promise.allSettled(this.#users);
     for (const image of this.images) {
-      image.close();
-      await this.#options.environment.store.release(image.pinned.slot, false).catch((error: Error) => {
-        log('error', 'cannot release an image', { image: image.name, error: error.message });
-      });
+      try {
+        image.close();
+        await this.#options.environment.store.release(image.pinned.slot, false);
+      } catch (error) {
+        log('error', 'cannot release an image', { image: image.name, error: (error as Error).message });
+      }
     }
   }
 

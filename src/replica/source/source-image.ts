@@ -86,7 +86,9 @@ export class SourceImage {
   #selfMarked = 0;
   /** As of when writes were last asked for. */
   #writes = { bytes: 0, visits: 0, blocks: 0 };
-  #finalSize: Bytes | undefined;
+  /** As known last. */
+  #size: Bytes;
+  #closed = false;
   /** While a lane has the image, or is about to. */
   #lane: ImageLane | undefined;
 
@@ -96,6 +98,7 @@ export class SourceImage {
     this.index = index;
     this.name = name;
     this.pinned = pinned;
+    this.#size = pinned.size;
     this.port = port;
     const { blockSize = blockSizeFor(pinned.size) } = options;
     const { capacity = bitmapCapacity(pinned.size, blockSize) } = options;
@@ -223,7 +226,8 @@ export class SourceImage {
 
   /** Drops the bitmap, after a grace period; the descriptor may be closed from here on. */
   close(): void {
-    this.#finalSize = this.port.size() as Bytes;
+    this.#size = this.size;
+    this.#closed = true;
     const { table, announce } = this.#options;
     const { slot } = this.pinned;
     announce({
@@ -248,8 +252,15 @@ export class SourceImage {
     });
   }
 
+  /** As known last where the file cannot be looked at: it is reported whatever becomes of the disk. */
   get size(): Bytes {
-    return this.#finalSize ?? (this.port.size() as Bytes);
+    if (this.#closed) return this.#size;
+    try {
+      this.#size = this.port.size() as Bytes;
+    } catch {
+      // The stage that needs it fails, and says so.
+    }
+    return this.#size;
   }
 
   /** Bytes dirty or not acknowledged, block by block. */

@@ -31,10 +31,11 @@ export const supervise = (options: SupervisionOptions): void => {
   let samples = 0;
   const look = (): void => {
     if (status.isFinal || signal.aborted) return;
-    observer.sample();
     samples++;
     try {
+      observer.sample();
       group.assertTracked();
+      if (samples % SAMPLES_PER_REPORT === 0) status.tell();
     } catch (error) {
       failed(error);
     }
@@ -45,7 +46,6 @@ export const supervise = (options: SupervisionOptions): void => {
           `${target} acknowledged nothing for ${MIRROR_ACK_MAX / 1000} s while a guest waited`,
         ),
       );
-    if (samples % SAMPLES_PER_REPORT === 0) status.tell();
     clock.after(SAMPLE_INTERVAL, look);
   };
   clock.after(SAMPLE_INTERVAL, look);
