@@ -36,6 +36,8 @@ const WINDOW = 65;
 /** The most that it may be, and how many writes may be under way: by the socket's buffer. */
 const WINDOW_MAX = 66;
 const WRITES_MAX = 67;
+/** 1 + the entry with which the stream's thread went beyond that, until it is settled. That thread's alone. */
+const BEYOND = 68;
 /** What has been sent and acknowledged, modulo 2^32. */
 const BYTES_SENT = 80;
 const BYTES_ACKED = 96;
@@ -210,9 +212,12 @@ export class MirrorLane {
     const words = this.#words;
     if (Atomics.load(words, STATE) === CLOSED) return -1;
     const underWay = Atomics.load(words, BYTES_UNDER_WAY);
-    if (underWay > 0 && underWay + length > Atomics.load(words, WINDOW)) return -1;
+    const beyond =
+      (underWay > 0 && underWay + length > Atomics.load(words, WINDOW)) ||
+      this.underWay >= Atomics.load(words, WRITES_MAX);
+    // Its writes wait for their turn: small ones of the others would keep a large one out for ever.
+    if (beyond && (participant !== STREAM_PARTICIPANT || words[BEYOND] !== 0)) return -1;
     const tail = words[TAIL]!;
-    if (this.underWay >= Atomics.load(words, WRITES_MAX)) return -1;
     const entry = tail % ENTRIES_MAX;
     const at = ENTRIES + entry * ENTRY_WORDS;
     if (Atomics.load(words, at + STATUS) !== FREE || this.#overlaps(slot, offset, length)) return -1;
@@ -224,6 +229,7 @@ export class MirrorLane {
     words[at + RESULT] = 0;
     this.#doubles[(at + OFFSET) >>> 1] = offset;
     this.#doubles[(at + ENTRY_SEQUENCE) >>> 1] = this.nextSequence();
+    if (beyond) words[BEYOND] = entry + 1;
     Atomics.store(words, at + STATUS, USED);
     Atomics.store(words, MAKING + participant, entry + 1);
     Atomics.add(words, BYTES_UNDER_WAY, length);
@@ -279,6 +285,7 @@ export class MirrorLane {
         Atomics.store(words, at + STATUS, FREE);
         if (fuseFd !== ANSWERED_BY_SYNC) answer(fuseFd, uniqueLow, uniqueHigh, result);
       }
+      if (words[BEYOND] === (head % ENTRIES_MAX) + 1) words[BEYOND] = 0;
       head = (head + 1) & COUNT_MASK;
       Atomics.store(words, HEAD, head);
     }

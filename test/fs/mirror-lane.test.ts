@@ -10,7 +10,12 @@ import { alignedBytes } from '../../src/fs/kernel/aligned-memory.js';
 import { TRANSFER_BYTES_MAX } from '../../src/fs/kernel/protocol.js';
 import { LaneWriter } from '../../src/fs/lane-writer.js';
 import { close, setSendBuffer } from '../../src/fs/libc.js';
-import { LANE_BYTES_MAX, LANE_SEND_BUFFER_MIN, MirrorLane } from '../../src/fs/mirror-lane.js';
+import {
+  LANE_BYTES_MAX,
+  LANE_SEND_BUFFER_MIN,
+  MirrorLane,
+  STREAM_PARTICIPANT,
+} from '../../src/fs/mirror-lane.js';
 import type { WrittenBlocks } from '../../src/fs/written-blocks.js';
 import { RECORD_HEAD_BYTES, RECORD_PAYLOAD_BYTES_MAX, RecordHead } from '../../src/leaves/stream-record.js';
 import { KiB, MiB } from '../../src/leaves/units.js';
@@ -352,6 +357,42 @@ t.test('whatever the writes are, what may be under way fits into the buffer of t
       for (const fd of [here, there]) close(fd);
     }
   t.notOk(new MirrorLane().fit(LANE_SEND_BUFFER_MIN - 1), 'too small a buffer is none');
+});
+
+t.test("small writes that never pause do not keep out a large one of the stream's thread", async (t) => {
+  const lane = new MirrorLane();
+  const window = MiB;
+  lane.window = window;
+  const begin = (participant: number, offset: number, length: number): number => {
+    const entry = lane.begin(participant, 1, offset, length, FUSE_FD, 0, 0);
+    if (entry >= 0) lane.made(participant, entry, length, { mark: () => {} });
+    return entry;
+  };
+  const settle = (sequence: number): void =>
+    lane.settle(
+      sequence,
+      false,
+      () => ({ mark: () => {} }),
+      () => {},
+    );
+  const small: number[] = [];
+  const fill = (): void => {
+    for (let entry = begin(0, 0, BLOCK); entry >= 0; entry = begin(0, 0, BLOCK))
+      small.push(lane.sequenceOf(entry));
+  };
+  for (let round = 0; round < 3; round++) {
+    fill();
+    settle(small.shift()!);
+    const large = begin(STREAM_PARTICIPANT, window, 256 * KiB);
+    t.ok(large >= 0, 'it goes beyond what may be under way');
+    const sequence = lane.sequenceOf(large);
+    t.equal(begin(STREAM_PARTICIPANT, 2 * window, 256 * KiB), -1, 'but not twice');
+    t.equal(begin(0, 0, BLOCK), -1, 'and nobody else does');
+    settle(small.splice(0).at(-1)!);
+    fill();
+    t.equal(begin(STREAM_PARTICIPANT, 2 * window, 256 * KiB), -1, 'not before it is settled');
+    settle(sequence);
+  }
 });
 
 t.test('threads: each write is answered once, and overlapping ones are never made together', async (t) => {
