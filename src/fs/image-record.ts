@@ -21,6 +21,8 @@ export interface ImageRecord {
 }
 
 const NAME = cString(IMAGE_RECORD_XATTR);
+/** Beside it for a moment. */
+const PROBE_NAME = cString(`${IMAGE_RECORD_XATTR}.probe`);
 const RECORD_BYTES_MAX = 4096;
 const ROLES: readonly string[] = ['owner', 'fenced', 'replica'] satisfies ImageRecord['role'][];
 
@@ -83,17 +85,32 @@ export const readRecord = (fd: number): ImageRecord | null => {
   return record.inode === inodeOf(fd) ? record : null;
 };
 
-/** Persists the record (it is on disk when this returns), with the inode of `fd` whatever `record.inode` says. */
-export const writeRecord = (fd: number, record: ImageRecord): void => {
+/** INVALID_ARGUMENT: it is too large. */
+const encode = (fd: number, record: ImageRecord): Buffer => {
   const value = Buffer.from(JSON.stringify({ ...record, inode: inodeOf(fd) }));
   if (value.length > RECORD_BYTES_MAX)
     throw new MigrateFsError(
       'INVALID_ARGUMENT',
       `image record of ${value.length} bytes, at most ${RECORD_BYTES_MAX}`,
     );
+  return value;
+};
+
+/** Persists the record (it is on disk when this returns), with the inode of `fd` whatever `record.inode` says. */
+export const writeRecord = (fd: number, record: ImageRecord): void => {
+  const value = encode(fd, record);
   const result = fsetxattr(fd, NAME, value, value.length, 0);
   if (result < 0) throw recordError('write', result);
   syncRecord(fd);
+};
+
+/** Throws what `writeRecord` would where the file system has no room for such a record, or no records at all. */
+export const probeRecord = (fd: number, record: ImageRecord): void => {
+  const value = encode(fd, record);
+  const result = fsetxattr(fd, PROBE_NAME, value, value.length, 0);
+  if (result < 0) throw recordError('write', result);
+  const removed = fremovexattr(fd, PROBE_NAME);
+  if (removed < 0) throw recordError('remove', removed);
 };
 
 /** Removes the record (that is on disk when this returns); nothing happens when there is none. */

@@ -1,6 +1,11 @@
+import { closeSync, openSync } from 'node:fs';
 import t from 'tap';
+import { Errno } from '../../src/fs/errno.js';
+import { IMAGE_RECORD_XATTR } from '../../src/fs/image-record.js';
+import { cString, fgetxattr } from '../../src/fs/libc.js';
 import type { MigrationState } from '../../src/leaves/migration.js';
 import { MiB, millis } from '../../src/leaves/units.js';
+import { runOk } from '../support/run.js';
 import { scratchDir } from '../support/scratch.js';
 import { smallDisk } from '../support/small-disk.js';
 import { waitFor } from '../support/wait-for.js';
@@ -122,5 +127,29 @@ t.test('what cannot begin leaves nothing', async (t) => {
   });
   const { id } = await source.start(['a.img'], to);
   await t.rejects(source.start(['a.img'], to), { code: 'FAILED_PRECONDITION', message: new RegExp(id) });
+  await source.replica.cancel(id);
+});
+
+t.test('an image that could not be fenced is refused at the start, not at the cutover', async (t) => {
+  const folder = scratchDir(t, 'disk');
+  await runOk('mount', ['-t', 'ramfs', 'mfs-test', folder]);
+  t.teardown(() => runOk('umount', ['-l', folder]));
+  const source = await TestHost.open(t, folder);
+  const target = await TestHost.open(t, scratchDir(t, 'target'));
+  makeImage(source, 'a.img', 1 * MiB);
+  const refusal = { code: 'FAILED_PRECONDITION', message: /EOPNOTSUPP.*use ext4/ };
+  await t.rejects(source.start(['a.img'], target.replica.dataAddress), refusal);
+  await t.rejects(source.start(['a.img'], target.replica.dataAddress), refusal, 'its pin was given back');
+  t.notOk(target.has('a.img'));
+});
+
+t.test('G4: to find out whether it could be fenced leaves nothing on an image', async (t) => {
+  const { source, target } = await pair(t);
+  makeImage(source, 'a.img', 1 * MiB);
+  const { id } = await source.start(['a.img'], target.replica.dataAddress);
+  const fd = openSync(source.path('a.img'), 'r');
+  t.teardown(() => closeSync(fd));
+  for (const name of [IMAGE_RECORD_XATTR, `${IMAGE_RECORD_XATTR}.probe`])
+    t.equal(fgetxattr(fd, cString(name), new Uint8Array(0), 0), -Errno.ENODATA, name);
   await source.replica.cancel(id);
 });

@@ -1,5 +1,6 @@
 import { blockSizeFor } from '../../fs/dirty-bitmap.js';
 import { foreignWriters } from '../../fs/foreign-writers.js';
+import { probeRecord } from '../../fs/image-record.js';
 import type { PinnedImage } from '../../fs/image-store.js';
 import { MigrateFsError } from '../../leaves/errors.js';
 import type { MigrationRequest } from '../../leaves/migration.js';
@@ -48,6 +49,7 @@ export const startMigration = async (
     for (const name of request.images) pins.push(await pinOwned(environment, name, hooks));
     await refuseForeignWriters(environment, request.images, pins);
     checkDeadline(environment, request, pins);
+    checkRecords(id, request, pins);
     const hello = helloOf(environment, id, request, pins);
     const migration = new SourceMigration(environment, id, request, hello);
     const introduction = await introduce(environment, migration, request.target, hello);
@@ -159,6 +161,12 @@ const checkDeadline = (
     `the deadline cannot be met: ${allocated} bytes at ${netLimit} bytes/s take ${needed.toFixed(1)} s, ` +
       `there are ${given.toFixed(1)} s`,
   );
+};
+
+/** The cutover is too late to find out that an image cannot be fenced. Errors: what writing the record would throw. */
+const checkRecords = (id: string, { target }: MigrationRequest, pins: readonly PinnedImage[]): void => {
+  const fenced = { role: 'fenced', generation: 1, migration: id, peer: target, inode: 0 } as const;
+  for (const { fd, record } of pins) if (!record) probeRecord(fd, fenced);
 };
 
 const helloOf = (
