@@ -271,3 +271,20 @@ t.test('errors keep their names', async (t) => {
   symlinkSync('loop', mount.path('loop'));
   t.throws(() => readFileSync(mount.path('loop')), { code: 'ELOOP' });
 });
+
+t.test('where the backing file system has no ACLs, the mode decides', async (t) => {
+  const mount = await KernelMount.start(t);
+  mkdirSync(join(mount.dir, 'disk'));
+  execFileSync('mount', ['-t', 'ramfs', 'mfs-test', join(mount.dir, 'disk')]);
+  t.teardown(() => execFileSync('umount', ['-l', join(mount.dir, 'disk')]));
+  const path = mount.path('disk/file');
+  writeFileSync(path, 'x');
+  // Neither as the owner nor of the group.
+  const read = (mode: number): string => {
+    chmodSync(path, mode);
+    const as = ['--reuid=1234', '--regid=2345', '--clear-groups'];
+    return execFileSync('setpriv', [...as, 'cat', path], { stdio: 'pipe' }).toString();
+  };
+  t.equal(read(0o664), 'x');
+  t.throws(() => read(0o660), /Permission denied/);
+});
