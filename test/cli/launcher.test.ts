@@ -14,6 +14,7 @@ const LONG_AGO = new Date('2020-01-01');
 
 /** Says its build and its arguments; `mount` goes on until it is ended. */
 const PROGRAM = `console.log('old build', ...process.argv.slice(2));
+if (process.argv[2] === 'mount') console.log('threads', process.env.UV_THREADPOOL_SIZE);
 if (process.argv[2] === 'mount') setInterval(() => undefined, 1000);
 `;
 
@@ -54,8 +55,8 @@ class Checkout {
     return run(this.at(`scripts/${script}`), args, { env: this.#env });
   }
 
-  /** Resolves with its process id once it runs. */
-  async daemon(t: Teardown): Promise<number> {
+  /** Resolves with its process id and what it says once it runs. */
+  async daemon(t: Teardown): Promise<{ pid: number; said: string }> {
     const child = spawn(this.at('scripts/migratefs'), ['mount', '/images'], {
       stdio: ['ignore', 'pipe', 'inherit'],
       env: this.#env,
@@ -67,8 +68,12 @@ class Checkout {
       await ended;
       releaseProcess(child.pid!);
     });
-    await once(child.stdout, 'data');
-    return child.pid!;
+    let said = '';
+    for await (const chunk of child.stdout) {
+      said += String(chunk);
+      if (said.includes('threads')) break;
+    }
+    return { pid: child.pid!, said };
   }
 
   get #env(): NodeJS.ProcessEnv {
@@ -95,7 +100,8 @@ t.test('a changed checkout is built before it runs', async (t) => {
 
 t.test('the code below a running daemon does not change', async (t) => {
   const checkout = new Checkout(t);
-  const pid = await checkout.daemon(t);
+  const { pid, said } = await checkout.daemon(t);
+  t.equal(said, 'old build mount /images\nthreads 64\n', 'a daemon has more than four threads for its files');
   t.equal((await checkout.run('migratefs', 'status')).stderr, '');
   checkout.change();
   const client = await checkout.run('migratefs', 'status', '--json');
