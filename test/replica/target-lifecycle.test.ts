@@ -295,8 +295,34 @@ t.test('a source that leaves before it has begun leaves nothing (G4)', async (t)
   source.connection.destroy();
   await world.state('cancelled');
   while (world.exists()) await new Promise((resolve) => setImmediate(resolve));
-  t.match((await (await world.source()).hello({ purpose: RESUME })).failure, { code: 'CANCELLED' });
+  t.match(
+    (await (await world.source()).hello({ purpose: RESUME })).failure,
+    { code: 'FAILED_PRECONDITION' },
+    'nobody has cancelled it',
+  );
 });
+
+for (const comesBack of [true, false])
+  t.test(
+    `replicas that were here before stay when a source leaves at once, and ${comesBack ? 'it' : 'a later one'} goes on`,
+    async (t) => {
+      const world = await TargetWorld.start(t);
+      const first = await world.started();
+      await first.do({ data: { image: 0, offset: 0 } }, Buffer.alloc(4096, 7));
+      first.connection.destroy();
+      await world.state('interrupted');
+      const second = await world.source();
+      t.match(await second.hello({ migrationId: 'm-2' }), { failure: null, adopted: true });
+      second.connection.destroy();
+      while (world.targets.get('m-2')!.connected) await new Promise((resolve) => setImmediate(resolve));
+      const third = await world.source();
+      if (comesBack) t.match(await third.hello({ migrationId: 'm-2', purpose: RESUME }), { failure: null });
+      else t.match(await third.hello({ migrationId: 'm-3' }), { failure: null, adopted: true });
+      t.equal(world.content()[0], 7, 'what was copied is still there');
+      third.connection.send({ phase: { state: 'bulk-copy' } });
+      await world.state('bulk-copy', comesBack ? 'm-2' : 'm-3');
+    },
+  );
 
 t.test(
   'cancel on the target tells the source and leaves nothing; what still arrives is dropped',

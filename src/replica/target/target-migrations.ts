@@ -151,7 +151,8 @@ export class TargetMigrations {
       await releaseAll(this.#context, pinned, !adopted);
       return;
     }
-    const migration = this.#add(terms, pinned, 'preparing');
+    // What was here before stays if the source leaves at once.
+    const migration = this.#add(terms, pinned, adopted ? 'interrupted' : 'preparing');
     this.#context.changed(migration.snapshot());
     const token = this.#newToken();
     connection.send({ helloReply: this.#reply({ adopted, streamToken: token }) });
@@ -235,9 +236,12 @@ export class TargetMigrations {
     if (names(migration.terms) !== names(terms))
       throw new MigrateFsError('INVALID_ARGUMENT', `migration ${terms.id} has other images on the target`);
     await migration.quiesce();
-    const { state } = migration;
-    if (state === 'cancelled' || state === 'failed')
-      throw new MigrateFsError('CANCELLED', `migration ${terms.id} was given up on the target (${state})`);
+    const { state, error } = migration.snapshot();
+    if (state === 'cancelled' || state === 'failed') {
+      // Its source was lost before it began: nobody has cancelled it.
+      const code = error?.code === 'UNAVAILABLE' ? 'FAILED_PRECONDITION' : 'CANCELLED';
+      throw new MigrateFsError(code, `migration ${terms.id} was given up on the target (${state})`);
+    }
     const taken = state === 'completed';
     const token = taken ? null : this.#newToken();
     connection.send({ helloReply: this.#reply({ remembers: true, taken, streamToken: token }) });
