@@ -88,6 +88,44 @@ for (const restarted of [false, true])
     },
   );
 
+t.test('a group that was half taken over when the target crashed is taken over', async (t) => {
+  const dir = scratchDir(t, 'B-half');
+  const images = ['a.img', 'b.img'].map((name) => ({ ...IMAGE, name }));
+  const before = await TargetWorld.start(t, { dir });
+  const first = await before.started({ images });
+  for (const image of [0, 1]) await first.do({ data: { image, offset: 0 } }, Buffer.alloc(4096, 7 + image));
+  await before.stop();
+  const crashed = await TargetWorld.start(t, {
+    dir,
+    context: {
+      writeRecord: (fd, record) => {
+        if (crashed.record('a.img')!.migration === record.migration)
+          throw new MigrateFsError('INTERNAL', 'as if it were killed here');
+        writeRecord(fd, record);
+      },
+    },
+  });
+  t.match((await (await crashed.source()).hello({ migrationId: 'm-2', images })).failure, {
+    code: 'INTERNAL',
+  });
+  await crashed.stop();
+  t.equal(crashed.record('a.img')!.migration, 'm-2');
+  t.equal(crashed.record('b.img')!.migration, ID, 'one group, two migrations');
+  const world = await TargetWorld.start(t, { dir });
+  t.match(
+    (await (await world.source()).hello({ migrationId: 'm-3', images, sourceAddress: '10.0.0.9:7071' }))
+      .failure,
+    { code: 'ALREADY_EXISTS' },
+    'not by another host',
+  );
+  const reply = await (await world.source()).hello({ migrationId: 'm-3', images });
+  t.match(reply, { failure: null, adopted: true, remembers: false });
+  for (const [index, { name }] of images.entries()) {
+    t.match(world.record(name), { role: 'replica', migration: 'm-3' });
+    t.equal(world.content(name)[0], 7 + index, 'what was copied is still there');
+  }
+});
+
 t.test('replicas that were offered, or belong to more than was asked for, are not taken over', async (t) => {
   const world = await TargetWorld.start(t, {
     context: {

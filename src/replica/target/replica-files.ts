@@ -98,8 +98,9 @@ export const createReplicas = async (context: Context, terms: MigrationTerms): P
 };
 
 /**
- * Pins what one earlier migration from the same source address left unfinished here under all names of the terms;
- * undefined, and nothing stays pinned, when anything else is there, or nothing.
+ * Pins what earlier migrations from the same source address left unfinished here under all names of the terms; undefined,
+ * and nothing stays pinned, when anything else is there, or nothing. They may be several: a crash within `takeOver` leaves
+ * a group with two, and what is taken over is compared, whatever it is.
  */
 export const pinAbandoned = async (
   context: Context,
@@ -110,9 +111,7 @@ export const pinAbandoned = async (
     for (const { name } of terms.images) {
       const image = await pinIfThere(context, name);
       if (image) pinned.push(image);
-      const earlier = pinned[0]?.record?.migration;
-      if (image?.record?.role === 'replica' && image.record.peer === terms.source)
-        if (image.record.migration === earlier) continue;
+      if (image?.record?.role === 'replica' && image.record.peer === terms.source) continue;
       await releaseAll(context, pinned, false);
       return undefined;
     }
