@@ -3,6 +3,7 @@ import { readFileSync } from 'node:fs';
 import type { AddressInfo, Server, Socket } from 'node:net';
 import { connect, createServer } from 'node:net';
 import { join } from 'node:path';
+import { Duplex } from 'node:stream';
 import { connect as connectTls } from 'node:tls';
 import type { Test } from 'tap';
 import t from 'tap';
@@ -121,6 +122,60 @@ t.test('a silent peer is lost after the timeout; one that pings is not', async (
   await time.advance(timeout / 4);
   t.match(await silent.here.closed, { code: 'UNAVAILABLE', message: /silent/ });
   await t.rejects(silent.here.drained(bytes(0)), { code: 'UNAVAILABLE' });
+});
+
+/** Two streams, each of which reads what the other writes: with a clock by hand, nothing depends on the machine. */
+const joined = (): [Duplex, Duplex] => {
+  const end = (other: () => Duplex): Duplex =>
+    new Duplex({
+      read: () => {},
+      write: (chunk, _encoding, done) => {
+        other().push(chunk);
+        done();
+      },
+    });
+  const one = end(() => two);
+  const two = end(() => one);
+  return [one, two];
+};
+
+t.test('two ends that wait for different times keep each other', async (t) => {
+  const time = new ManualClock();
+  const ends = (timeoutHere: number | undefined, timeoutThere: number | undefined): PeerConnection[] => {
+    const timeouts = [timeoutHere, timeoutThere];
+    return joined().map((stream, i) => {
+      const timeout = timeouts[i];
+      const peerTimeout = timeout === undefined ? undefined : millis(timeout);
+      return new PeerConnection(stream, { clock: time, peerTimeout });
+    });
+  };
+  const idle = async (connections: readonly PeerConnection[]): Promise<void> => {
+    await time.advance(120_000);
+    for (const connection of connections) {
+      t.equal(connection.isClosed, false);
+      connection.destroy();
+    }
+  };
+
+  // As while a hello is being answered: neither knows of the other.
+  const ungreeted = ends(undefined, 30_000);
+  for (const connection of ungreeted) connection.onFrame(() => {});
+  await idle(ungreeted);
+
+  for (const [source, target] of [
+    [300, undefined],
+    [undefined, 300],
+    [30_000, 300],
+  ]) {
+    const [here, there] = ends(source, target) as [PeerConnection, PeerConnection];
+    const hello = framesOf(there, 1);
+    here.send({ hello: {} });
+    await hello;
+    const reply = framesOf(here, 1);
+    there.send({ helloReply: {} });
+    await reply;
+    await idle([here, there]);
+  }
 });
 
 t.test('a connection that breaks says why; within a frame, too', async (t) => {

@@ -19,8 +19,10 @@ import { tlsOptions } from './tls-options.js';
 /** Without a byte from the peer for this long it is lost. */
 const PEER_TIMEOUT_DEFAULT = millis(5_000);
 const CONNECT_TIMEOUT_DEFAULT = millis(5_000);
-/** A silent sender pings this many times within the peer timeout. */
+/** A silent sender pings this many times within the timeout of the peer. */
 const PINGS_PER_TIMEOUT = 4;
+/** No peer is pinged more often than for this one. */
+const PEER_TIMEOUT_MIN = millis(100);
 /** What was queued before `close` may take this long to leave. */
 const CLOSE_LINGER = millis(1_000);
 const KEEPALIVE_DELAY = millis(10_000);
@@ -67,7 +69,7 @@ export class PeerConnection {
   readonly #stream: Duplex;
   readonly #clock: Clock;
   readonly #peerTimeout: Millis;
-  readonly #pingInterval: Millis;
+  #pingInterval: Millis;
   /** Connected from here; the other end is the server. */
   readonly #isClient: boolean;
   readonly #reader = new FrameReader();
@@ -97,7 +99,8 @@ export class PeerConnection {
     this.#isClient = isClient;
     this.#clock = options.clock;
     this.#peerTimeout = options.peerTimeout ?? PEER_TIMEOUT_DEFAULT;
-    this.#pingInterval = millis(this.#peerTimeout / PINGS_PER_TIMEOUT);
+    // The peer's may be shorter than the one here; until it has said so, the default is taken for it.
+    this.#pingInterval = millis(Math.min(this.#peerTimeout, PEER_TIMEOUT_DEFAULT) / PINGS_PER_TIMEOUT);
     this.remote = socket.remoteAddress ? `${socket.remoteAddress}:${socket.remotePort}` : 'peer';
     this.#lastSent = this.#lastReceived = this.#clock.now();
     this.closed = new Promise((resolve) => {
@@ -184,7 +187,7 @@ export class PeerConnection {
     if (this.#reason) return;
     assert(!this.#silent, 'a frame after the last one');
     this.#silent = Boolean(frame.streamHello || frame.streamReply);
-    const buffers = encodeFrame(frame, payload);
+    const buffers = encodeFrame(frame.hello || frame.helloReply ? this.#withTimeout(frame) : frame, payload);
     const first = !this.#corked;
     const stream = this.#stream;
     stream.cork();
@@ -331,13 +334,33 @@ export class PeerConnection {
     try {
       this.#reader.push(chunk, (frame, payload) => {
         assert(this.#handler);
-        if (frame.body !== 'ping' && !this.#reason) this.#handler(frame, payload);
+        if (this.#reason) return;
+        if (frame.body === 'hello') this.#suit(frame.hello.peerTimeoutMs);
+        else if (frame.body === 'helloReply') this.#suit(frame.helloReply.peerTimeoutMs);
+        if (frame.body !== 'ping') this.#handler(frame, payload);
       });
     } catch (error) {
       if (!(error instanceof MigrateFsError)) throw error;
       this.#framesRejected++;
       this.#end(error);
     }
+  }
+
+  /** A hello or its reply, with how often this end wants to hear of the peer. */
+  #withTimeout(frame: FrameProperties): FrameProperties {
+    const peerTimeoutMs = this.#peerTimeout;
+    if (frame.hello) return { ...frame, hello: { ...frame.hello, peerTimeoutMs } };
+    return { ...frame, helloReply: { ...frame.helloReply, peerTimeoutMs } };
+  }
+
+  /** Pings often enough for a peer that waits for `timeout`; 0: it did not say. */
+  #suit(timeout: number): void {
+    if (timeout === 0) return;
+    const shorter = millis(Math.max(timeout, PEER_TIMEOUT_MIN) / PINGS_PER_TIMEOUT);
+    if (shorter >= this.#pingInterval) return;
+    this.#pingInterval = shorter;
+    this.#forgetTimer();
+    this.#checkLiveness(shorter);
   }
 
   /** Pings after silence here; ends the connection after silence there. */
