@@ -41,6 +41,18 @@ t.test('names that leave the exported directory', async (t) => {
   t.equal((await source.client.list()).filter((m) => m.state !== 'failed').length, 0, 'nothing runs');
 });
 
+t.test('a target that is given by its control address', async (t) => {
+  const pair = await startPair(t);
+  const { source, target } = pair;
+  makeSparseImage(source.daemon.below(IMAGE), MiB, [{ offset: 0, length: 4096 }]);
+  const { controlAddress } = target.daemon;
+  await t.rejects(migrate(t, pair, [IMAGE], { to: controlAddress }), {
+    code: 'INVALID_ARGUMENT',
+    message: /^127\.0\.0\.1:\d+ is no data port of a daemon .*: give the data address/,
+  });
+  t.equal(await writeRefusal(source.daemon.at(IMAGE)), '', 'the source can be written');
+});
+
 t.test('an existing file on the target is not touched', async (t) => {
   const pair = await startPair(t);
   const { source, target } = pair;

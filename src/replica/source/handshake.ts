@@ -6,9 +6,18 @@ import type { PeerConnection } from '../wire/peer-connection.js';
 
 type HelloReply = migratefs.data.HelloReply;
 
+/** Likely the control port of a daemon, or another service. */
+const strange = ({ remote }: PeerConnection, cause: MigrateFsError): MigrateFsError =>
+  new MigrateFsError(
+    'INVALID_ARGUMENT',
+    `${remote} is no data port of a daemon (${cause.message}): give the data address, which \`migratefs status\` shows there`,
+    { cause },
+  );
+
 /**
  * Sends hello and waits for the reply. `onReply` sees it before any frame that follows it is handed over, so it can
- * set the handler for those. UNAVAILABLE: the connection ended first. FAILED_PRECONDITION: another protocol version.
+ * set the handler for those. UNAVAILABLE: the connection ended first. INVALID_ARGUMENT: what came is no frame of ours.
+ * FAILED_PRECONDITION: another protocol version.
  */
 export const greet = (
   connection: PeerConnection,
@@ -20,7 +29,9 @@ export const greet = (
     if (signal.aborted) return reject(signal.reason as Error);
     const onAbort = (): void => reject(signal.reason as Error);
     signal.addEventListener('abort', onAbort, { once: true });
-    void connection.closed.then(reject);
+    void connection.closed.then((reason) =>
+      reject(reason.code === 'INVALID_ARGUMENT' ? strange(connection, reason) : reason),
+    );
     connection.onFrame((frame: Frame) => {
       if (frame.body !== 'helloReply')
         throw new MigrateFsError('INVALID_ARGUMENT', `${frame.body} frame instead of a hello reply`);
