@@ -116,6 +116,11 @@ export class ImageGroup {
     return this.images.reduce((sum, image) => sum + image.left, 0) as Bytes;
   }
 
+  /** Everything that holds data has been marked: from then on `left` is all that the first round has to copy. */
+  get marked(): boolean {
+    return this.#marked;
+  }
+
   /** Bytes that are to be sent again, or for the first time. */
   get dirty(): Bytes {
     return this.images.reduce((sum, { bitmap }) => sum + bitmap.dirtyBytes, 0) as Bytes;

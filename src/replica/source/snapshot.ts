@@ -2,7 +2,7 @@ import type { MigrationRequest, MigrationSnapshot, MigrationState } from '../../
 import type { TimeLeft } from '../../leaves/time-left.js';
 import { timeLeft } from '../../leaves/time-left.js';
 import type { Bytes, Millis } from '../../leaves/units.js';
-import { generation, millis } from '../../leaves/units.js';
+import { bytes, generation, millis } from '../../leaves/units.js';
 import type { ImageGroup } from './image-group.js';
 import type { Limits } from './limits.js';
 import type { LoadObserver } from './load-observer.js';
@@ -35,7 +35,9 @@ const estimated = ({
 /** What is reported of a migration at its source, but for how it ended. */
 export const describeTransfer = (migration: Described): MigrationSnapshot => {
   const { id, state, request, group, progress, pacing, limits, startedAt, bytesTotal } = migration;
-  const bytesLeft = group.left;
+  // While its data is being looked for, what is marked is next to nothing: it is not nearly done, it has not begun.
+  const begun = state !== 'bulk-copy' || group.marked;
+  const bytesLeft = begun ? group.left : bytes(Math.max(bytesTotal, group.left));
   const moving = state === 'bulk-copy' || state === 'dirty-resend';
   const load = migration.observer.load(bytesLeft);
   const estimate = moving ? timeLeft({ ...load, netRate: Math.min(load.netRate, pacing.rate) }) : undefined;
