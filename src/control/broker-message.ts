@@ -65,9 +65,11 @@ type Mutable<T> = { -readonly [K in keyof T]: T[K] };
 export const brokerChoiceOf = (message: BrokerTermsMessage): BrokerChoice => {
   if (message.off) return 'off';
   const danger = within('danger', message.danger, 1, RATIO_MAX);
-  const warning = within('warning', message.warning, danger ?? 1, RATIO_MAX);
+  const warning = within('warning', message.warning, 1, RATIO_MAX);
   if (danger === 1 || warning === 1)
     throw invalid('danger or warning of 1 is out of range: give a ratio above 1, such as 3 for 300 %');
+  if (danger !== undefined && warning !== undefined && warning < danger)
+    throw invalid(`the warning ratio ${warning} is below the danger ratio ${danger}`);
   const terms: Mutable<{ [K in keyof BrokerTerms]?: BrokerTerms[K] | undefined }> = {
     danger,
     warning,

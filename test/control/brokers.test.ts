@@ -127,7 +127,7 @@ t.test('terms out of range are refused', async (t) => {
     [{ warning: 1 }, /danger or warning of 1/],
     [{ danger: 1001 }, /danger/],
     [{ danger: Number.NaN }, /danger/],
-    [{ danger: 3, warning: 2.5 }, /warning of 2.5 is out of range: 3 to/],
+    [{ danger: 3, warning: 2.5 }, /the warning ratio 2.5 is below the danger ratio 3/],
     [{ warning: 0.5 }, /warning/],
     [{ period: millis(99) }, /period_ms/],
     [{ quietPeriods: 1001 }, /quiet_periods/],
