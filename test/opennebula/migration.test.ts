@@ -3,7 +3,7 @@ import { existsSync, lstatSync, readFileSync, readlinkSync, writeFileSync } from
 import { join } from 'node:path';
 import t from 'tap';
 import { identical, rewriteBlock, writeRefusal } from '../support/cutover.js';
-import { runOk } from '../support/run.js';
+import { run, runOk } from '../support/run.js';
 import { type Action, Cloud, DISK_BYTES, SCRIPTS } from './cloud.js';
 
 const cloud = await Cloud.start(t);
@@ -84,5 +84,6 @@ t.test(
     t.notOk(existsSync(join(remotes, 'hooks/migratefs-reconcile')));
     t.ok(existsSync(join(remotes, 'tm/ssh/clone')));
     t.ok(existsSync(settings), 'changed settings stay');
+    t.not((await run(join(SCRIPTS, 'uninstall'), [cloud.path('elsewhere')])).code, 0, 'a mistyped folder');
   },
 );
