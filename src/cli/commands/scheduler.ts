@@ -14,7 +14,8 @@ about a task is a line of it.
    "topology": "/etc/migratefs/topology.json",         hosts, switches, links (docs/SCHEDULER.md), or the object itself
    "limits": {"per-host": 2, "per-link": 4,            migrations under way
               "share": 0.8,                            of a link's capacity that admission counts on
-              "tasks": 10000, "attempts": 3, "moves-per-host": 1, "vmm-time": "10s", "first-write-wait": "30s"},
+              "tasks": 10000, "attempts": 3, "answer-wait": "1h",
+              "moves-per-host": 1, "vmm-time": "10s", "first-write-wait": "30s"},
    "drivers": {"libvirt": {"command": ["/usr/local/bin/move-vm"], "rollback": ["/usr/local/bin/stay-vm"],
                            "timeout": "10m"}},
    "default-driver": "libvirt",                        without it tasks move disks only (driver "none")

@@ -32,7 +32,7 @@ With an id: that migration in detail, with its broker: how much time it has to s
 
 Examples:
   migratefs status
-  migratefs status 7f3a --watch
+  migratefs status 7e9d59369d58 --watch
   migratefs status --json | jq -r '.migrations[] | select(.state == "mirroring").id'`;
 
 interface StatusFlags extends ClientOptions {

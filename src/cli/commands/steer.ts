@@ -43,12 +43,12 @@ const steering =
 
 export const pauseCommand = (): Command =>
   steerCommand('pause', 'stop sending; the guest goes on and its writes are tracked')
-    .addHelpText('after', '\nExample:\n  migratefs pause 7f3a')
+    .addHelpText('after', '\nExample:\n  migratefs pause 7e9d59369d58')
     .action(steering((client, id) => client.pause(id)));
 
 export const resumeCommand = (): Command =>
   steerCommand('resume', 'go on with a paused migration')
-    .addHelpText('after', '\nExample:\n  migratefs resume 7f3a')
+    .addHelpText('after', '\nExample:\n  migratefs resume 7e9d59369d58')
     .action(steering((client, id) => client.resume(id)));
 
 export const cancelCommand = (): Command =>
@@ -59,7 +59,7 @@ export const cancelCommand = (): Command =>
         'have them and never will: otherwise both hosts own them, and one loses what its guest writes',
       false,
     )
-    .addHelpText('after', '\nExample:\n  migratefs cancel 7f3a')
+    .addHelpText('after', '\nExample:\n  migratefs cancel 7e9d59369d58')
     .action((id: string, flags: CancelFlags) =>
       steering((client) => client.cancel(id, flags.takeBack))(id, flags),
     );
@@ -70,7 +70,7 @@ export const cutoverCommand = (): Command =>
       'after',
       '\nReturns when the target owns the images; from then on the source refuses writes.\n' +
         '\nExample:\n  migratefs migrate vm1.raw --to host-b:7071 --cutover explicit --until in-sync\n' +
-        '  migratefs cutover 7f3a',
+        '  migratefs cutover 7e9d59369d58',
     )
     .action(
       steering(
@@ -109,6 +109,7 @@ export const limitCommand = (): Command =>
       'after',
       '\nA rate is a number with KB/s, MB/s, GB/s (10^3) or KiB/s, MiB/s, GiB/s (2^10); unlimited or 0 removes a ' +
         'limit.\nLimits take effect at once, in whole KB/s.\n' +
-        '\nExamples:\n  migratefs limit 7f3a --net 50MB/s\n  migratefs limit 7f3a --net unlimited --disk 10MiB/s',
+        '\nExamples:\n  migratefs limit 7e9d59369d58 --net 50MB/s\n' +
+        '  migratefs limit 7e9d59369d58 --net unlimited --disk 10MiB/s',
     )
     .action(limit);

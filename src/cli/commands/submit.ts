@@ -115,19 +115,25 @@ export const submitCommand = (): Command =>
       )
       .option('--important', 'never back off for others', false)
       .addOption(
-        new Option('--danger <ratio>', 'in danger below this laxity ratio').argParser(checkedBy(parseRatio)),
-      )
-      .addOption(
-        new Option('--warning <ratio>', 'limit the guest at or below this ratio').argParser(
+        new Option('--danger <ratio>', 'in danger below this laxity ratio (default: 3)').argParser(
           checkedBy(parseRatio),
         ),
       )
       .addOption(
-        new Option('--write-rate <rate>', 'what the guest is expected to write').argParser(
+        new Option(
+          '--warning <ratio>',
+          'limit the guest at or below this ratio (default: danger + 1)',
+        ).argParser(checkedBy(parseRatio)),
+      )
+      .addOption(
+        new Option('--write-rate <rate>', 'what the guest is expected to write (default: nothing)').argParser(
           checkedBy(parseWriteRate),
         ),
       )
-      .option('--driver <name>', "how the VM is moved; 'none': disks only")
+      .option(
+        '--driver <name>',
+        "how the VM is moved; 'none': disks only (default: the scheduler's default-driver)",
+      )
       .option('--insist', 'take it even if the deadline cannot be met', false)
       .option('--request-id <id>', 'the same id makes the same task')
       .option(

@@ -12,7 +12,7 @@ detached at once: nothing new can be opened, open files can be used until they a
 Examples:
   migratefs unmount /var/lib/images
   migratefs unmount /var/lib/images --lazy
-  migratefs unmount /var/lib/images --json | jq -r '.holders[].pid'`;
+  migratefs unmount /var/lib/images --lazy --json | jq -r '.holders[].pid'`;
 
 interface UnmountFlags extends ClientOptions {
   readonly lazy: boolean;

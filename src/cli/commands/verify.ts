@@ -12,7 +12,7 @@ Reads every byte on both sides, so it takes as long as reading the images does. 
 Exit code 1 when anything differs.
 
 Examples:
-  migratefs verify 7f3a
+  migratefs verify 7e9d59369d58
   migratefs verify vm1/root.qcow2`;
 
 interface VerifyFlags extends ClientOptions {
