@@ -20,7 +20,7 @@ import type {
   TaskDecisionMessage,
   TaskMessage,
 } from './scheduler-wire.js';
-import { checkedImageNames } from './start-request.js';
+import { checkedImageNames, INSTANT_MAX } from './start-request.js';
 
 const KB = 1000;
 const ID_LENGTH_MAX = 128;
@@ -60,11 +60,11 @@ const instantOf = (
   after: number | undefined,
   now: Millis,
 ): Millis | undefined => {
-  if (after !== undefined) {
-    if (after === 0) throw invalid(`${what} of 0 ms from now: give at least 1`);
-    return millis(Math.round(now) + after);
-  }
-  return unix === undefined ? undefined : millis(unix);
+  if (after === 0) throw invalid(`${what} of 0 ms from now: give at least 1`);
+  const instant = after === undefined ? unix : Math.round(now) + after;
+  if (instant === undefined) return undefined;
+  if (instant > INSTANT_MAX) throw invalid(`${what} in ${formatDuration(instant - now)} is no date`);
+  return millis(instant);
 };
 
 const checkedRatio = (what: string, ratio: number | undefined): number | undefined => {
@@ -83,8 +83,6 @@ export const taskRequestOf = (message: SubmitTaskRequest, now: Millis): TaskRequ
     throw invalid(`write rate of ${writeKbPerS} KB/s is out of range: up to ${RATE_KB_MAX}`);
   const notBefore = instantOf('not_before', message.notBeforeUnixMs, message.notBeforeAfterMs, now);
   const deadline = instantOf('deadline', message.deadlineUnixMs, message.deadlineAfterMs, now);
-  if (deadline !== undefined && deadline > 8.64e15)
-    throw invalid(`a deadline in ${formatDuration(deadline - now)} is no date`);
   const danger = checkedRatio('danger', message.danger);
   const warning = checkedRatio('warning', message.warning);
   return {

@@ -46,7 +46,7 @@ export const checkedLimit = (what: string, kb: number): BytesPerSecond => {
 };
 
 /** Milliseconds of the last instant that a Date can show. */
-const INSTANT_MAX = 8.64e15;
+export const INSTANT_MAX = 8.64e15;
 
 const deadlineOf = (message: StartMigrationRequest, now: Millis): Millis | undefined => {
   if (message.deadlineAfterMs === 0) throw invalid('a deadline 0 ms from now cannot be met');

@@ -1,7 +1,8 @@
 import t from 'tap';
+import { type SubmitOptions, submitMessage, taskRequestOf } from '../../src/control/scheduler-message.js';
 import { MigrateFsError } from '../../src/leaves/errors.js';
 import { bytes, generation, millis } from '../../src/leaves/units.js';
-import { BEGIN, SchedulerWorld } from '../support/scheduler-world.js';
+import { BEGIN, requestExample, SchedulerWorld } from '../support/scheduler-world.js';
 
 t.test('refusals name what is wrong, with numbers', async (t) => {
   const world = await SchedulerWorld.open(t, { tasksMax: 2 });
@@ -50,6 +51,20 @@ t.test('refusals name what is wrong, with numbers', async (t) => {
   await world.submit({ vm: 'vm2', images: ['vm2.raw'] });
   await refused({ vm: 'vm3', images: ['vm3.raw'] }, 'RESOURCE_EXHAUSTED', /^2 tasks are in the queue/);
   t.equal(world.scheduler.list({ states: [], limit: 10 }).tasks.length, 2);
+});
+
+t.test('an instant that no date can show is refused', async (t) => {
+  const requestOf = (options: Partial<SubmitOptions>) =>
+    taskRequestOf(submitMessage({ ...requestExample, ...options }), millis(BEGIN));
+  const [last, beyond] = [millis(8.64e15), millis(8.64e15 + 1)];
+  for (const key of ['notBefore', 'deadline'] as const) {
+    t.equal(requestOf({ [key]: last })[key], last);
+    for (const options of [{ [key]: beyond }, { [`${key}After`]: last }])
+      t.throws(() => requestOf(options), {
+        code: 'INVALID_ARGUMENT',
+        message: /^(not_before|deadline) in .* is no date/,
+      });
+  }
 });
 
 t.test('a name with a newline can be moved where no driver has to be told it', async (t) => {
