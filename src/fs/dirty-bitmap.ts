@@ -121,9 +121,9 @@ export class DirtyBitmap {
     return countBits(this.#words, from, Math.min(to, Atomics.load(this.#header, WORD_END) * 32));
   }
 
-  /** Bytes covered by the dirty blocks. */
+  /** Bytes covered by the dirty blocks. Their count is below 0 while what is being marked is cleared already. */
   get dirtyBytes(): Bytes {
-    return (this.dirtyBlocks * 2 ** this.#shift) as Bytes;
+    return (Math.max(0, this.dirtyBlocks) * 2 ** this.#shift) as Bytes;
   }
 
   /** Before the bits are set, so that nobody who sees their count overlooks them. */

@@ -1,7 +1,7 @@
 import fc from 'fast-check';
 import t from 'tap';
-import { blockSizeFor } from '../../src/fs/dirty-bitmap.js';
-import { GiB, KiB, MiB } from '../../src/leaves/units.js';
+import { blockSizeFor, DirtyBitmap } from '../../src/fs/dirty-bitmap.js';
+import { blockIndex, bytes, GiB, KiB, MiB } from '../../src/leaves/units.js';
 
 t.test(
   'small images are tracked in pieces as guests write them, large ones in pieces of 64 KiB',
@@ -28,4 +28,17 @@ t.test('the bits of an image take a MiB, or 2 MiB for each TiB, at most', async 
     }),
   );
   t.notOk(worst.failed, String(worst.counterexample));
+});
+
+t.test('blocks that are cleared before their writer has counted them make no negative size', async (t) => {
+  const bitmap = DirtyBitmap.allocate(bytes(1 * MiB), bytes(4 * KiB));
+  const [header, words] = [new Int32Array(bitmap.buffer, 0, 4), new Int32Array(bitmap.buffer, 16)];
+  // A writer has set its bits, and goes on after the copier.
+  Atomics.or(words, 0, 0b111);
+  t.equal(bitmap.clear(blockIndex(0), blockIndex(3)), 3);
+  t.equal(bitmap.dirtyBytes, 0);
+  Atomics.add(header, 0, 3);
+  t.equal(bitmap.dirtyBytes, 0);
+  bitmap.mark(0, 1);
+  t.equal(bitmap.dirtyBytes, 4 * KiB);
 });
