@@ -47,6 +47,8 @@ const world = () => {
   return {
     waiting,
     reading: () => reading,
+    /** What was read before is handed over although nothing more is read. */
+    hand: (frame: object): void => handler(frame as unknown as Frame, []),
     /** Sends one frame after the other while they are read, `most` at most; how many. */
     flood: (frame: object, most: number): number => {
       let sent = 0;
@@ -73,7 +75,22 @@ for (const [what, frame, most] of [
   t.test(`of ${what} ${most} wait at most`, async (t) => {
     const { waiting, reading, flood } = world();
     t.equal(flood(frame, 10_000), most);
-    for (const answer of waiting) answer();
-    await new Promise(setImmediate);
+    while (waiting.length > 0) {
+      for (const answer of waiting.splice(0)) answer();
+      await new Promise(setImmediate);
+    }
     t.ok(reading(), 'it goes on once they are answered');
   });
+
+t.test('of the digests that one read brings 8 are made at a time', async (t) => {
+  const { waiting, hand } = world();
+  for (let seq = 1; seq <= 100; seq++)
+    hand({ body: 'digestRequest', seq, digestRequest: { image: 0, offset: 0, length: 512 * KiB } });
+  let answered = 0;
+  for (; waiting.length > 0; answered++) {
+    t.ok(waiting.length <= 8, `${waiting.length} under way after ${answered}`);
+    waiting.shift()!();
+    await new Promise(setImmediate);
+  }
+  t.equal(answered, 100);
+});

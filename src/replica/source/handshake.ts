@@ -29,9 +29,11 @@ export const greet = (
     if (signal.aborted) return reject(signal.reason as Error);
     const onAbort = (): void => reject(signal.reason as Error);
     signal.addEventListener('abort', onAbort, { once: true });
-    void connection.closed.then((reason) =>
-      reject(reason.code === 'INVALID_ARGUMENT' ? strange(connection, reason) : reason),
-    );
+    void connection.closed.then((reason) => {
+      // Of a migration that is interrupted for days each attempt would leave its connection to the signal.
+      signal.removeEventListener('abort', onAbort);
+      reject(reason.code === 'INVALID_ARGUMENT' ? strange(connection, reason) : reason);
+    });
     connection.onFrame((frame: Frame) => {
       if (frame.body !== 'helloReply')
         throw new MigrateFsError('INVALID_ARGUMENT', `${frame.body} frame instead of a hello reply`);

@@ -17,6 +17,8 @@ import { DIGEST_CHUNK } from './target-image.js';
 /** Received and not yet applied; beyond it the connection is not read, down to half of it. */
 const PENDING_BYTES_MAX: Bytes = bytes(16 * MiB);
 const PENDING_FRAMES_MAX = 4096;
+/** As many as a source asks for at a time. What one read(2) brought is handed over whole, and each digest takes a buffer. */
+const DIGESTS_MAX = 8;
 
 /** What a frame does beyond the images. Each may throw a `MigrateFsError` to have the connection closed. */
 interface ReceptionEvents {
@@ -47,6 +49,8 @@ export const receive = (
   void connection.closed.then((reason) => closed.abort(reason));
   let pendingBytes = 0;
   let pendingFrames = 0;
+  let digests = 0;
+  const waitingDigests: (() => void)[] = [];
 
   const imageAt = (index: number): TargetImage => {
     const image = images[index];
@@ -116,13 +120,19 @@ export const receive = (
   const digest = async (seq: number, request: migratefs.data.DigestRequest): Promise<void> => {
     const { offset, length, acceptZero } = request;
     const end = begin(Math.min(length, DIGEST_CHUNK));
+    if (digests >= DIGESTS_MAX) await new Promise<void>((go) => waitingDigests.push(go));
+    else digests++;
     try {
+      closed.signal.throwIfAborted();
       const { sha256, zero } = await imageAt(request.image).digest(offset, length, acceptZero, closed.signal);
       connection.send({ digestReply: { requestSeq: seq, sha256, zero } });
     } catch (error) {
       if (!closed.signal.aborted)
         connection.send({ digestReply: { requestSeq: seq, failure: failureFor(error) } });
     } finally {
+      const next = waitingDigests.shift();
+      if (next) next();
+      else digests--;
       end();
     }
   };
