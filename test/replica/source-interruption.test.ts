@@ -246,6 +246,22 @@ t.test('pause and resume, from the bulk copy and from the mirror', async (t) => 
   guest.close();
 });
 
+t.test('a pause that comes before a resume has taken effect is a pause', async (t) => {
+  const { source, target, proxy } = await through(t);
+  const { id } = await source.start(['a.img'], proxy.address, { netLimit: (8 * MiB) as never });
+  t.equal((await source.replica.pause(id)).state, 'paused');
+  const resumed = source.replica.resume(id);
+  t.equal((await source.replica.pause(id)).state, 'paused');
+  await resumed;
+  let looks = 0;
+  t.equal((await source.until(id, () => ++looks > 2)).state, 'paused', 'it stays so');
+  await source.replica.setLimits(id, { netLimit: Number.POSITIVE_INFINITY as never });
+  await source.replica.resume(id);
+  await source.untilState(id, 'mirroring');
+  await source.replica.cutover(id);
+  t.ok(source.content('a.img').equals(target.content('a.img')));
+});
+
 t.test('a disk limit holds writes back, and none once it is removed', async (t) => {
   const { source, proxy } = await through(t);
   const guest = source.guest('a.img');

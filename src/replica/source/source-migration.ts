@@ -33,7 +33,14 @@ import { Verification } from './verification.js';
 
 type Hello = migratefs.data.Hello.$Properties;
 
-const PAUSABLE: readonly MigrationState[] = ['bulk-copy', 'dirty-resend', 'mirroring', 'interrupted'];
+/** `paused`: resumed, and not under way yet. */
+const PAUSABLE: readonly MigrationState[] = [
+  'bulk-copy',
+  'dirty-resend',
+  'mirroring',
+  'interrupted',
+  'paused',
+];
 
 /** What the target answered to the hello. */
 export interface Introduction {
@@ -181,7 +188,7 @@ export class SourceMigration {
   }
 
   pause(): void {
-    if (this.state === 'paused') return;
+    if (this.state === 'paused' && this.#driver.pauseWanted) return;
     if (!PAUSABLE.includes(this.state) || this.#offer.made || this.#ending.decided)
       throw this.#precondition('pause');
     this.#verification.stop(`migration ${this.id} was paused`);
