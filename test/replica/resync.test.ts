@@ -16,6 +16,7 @@ t.test('other work has its turn, and what is sent without an answer is bounded',
   let turns = 0;
   const image = {
     index: 0,
+    compared: 0,
     sendSize: () => {},
     bitmap: { allDirty: () => true },
     port: {

@@ -3,6 +3,7 @@ import { systemClock } from '../../src/leaves/clock.js';
 import type { Frame, FrameProperties } from '../../src/replica/wire/frame.js';
 import { PROTOCOL_VERSION } from '../../src/replica/wire/frame.js';
 import type { migratefs } from '../../src/replica/wire/generated/data.js';
+import { payloadLength } from '../../src/replica/wire/payload.js';
 import type { PeerConnection } from '../../src/replica/wire/peer-connection.js';
 import { PeerListener } from '../../src/replica/wire/peer-listener.js';
 import type { Teardown } from '../support/scratch.js';
@@ -13,8 +14,8 @@ export class FakeTarget {
   readonly frames: Frame[] = [];
   /** Frames that are not acknowledged, for now. */
   holds: (frame: Frame) => boolean = () => false;
-  /** Sees each frame. */
-  onFrame: (frame: Frame) => void = () => undefined;
+  /** Sees each frame, and the length of its payload. */
+  onFrame: (frame: Frame, length: number) => void = () => undefined;
   /** What hello is answered with, and what follows at once. */
   onHello: (hello: migratefs.data.Hello) => { reply?: Reply; next?: FrameProperties[] } = () => ({});
   readonly #listener: PeerListener;
@@ -66,9 +67,9 @@ export class FakeTarget {
     const targetInstance = 'fake';
     connection.send({ helloReply: { protocolVersion: PROTOCOL_VERSION, targetInstance, ...reply } });
     for (const frame of next) connection.send(frame);
-    connection.onFrame((frame) => {
+    connection.onFrame((frame, payload) => {
       this.frames.push(frame);
-      this.onFrame(frame);
+      this.onFrame(frame, payloadLength(payload));
       if (frame.body === 'discard') connection.send({ discarded: {} });
       else if (frame.body === 'digestRequest') return;
       else if (frame.seq > 0 && this.holds(frame)) this.#held.push(frame.seq);

@@ -1,7 +1,8 @@
+import { createHash } from 'node:crypto';
 import { closeSync, openSync, writeSync } from 'node:fs';
 import t from 'tap';
 import { parseHostPort } from '../../src/leaves/host-port.js';
-import { MiB, millis } from '../../src/leaves/units.js';
+import { KiB, MiB, millis } from '../../src/leaves/units.js';
 import { migratefs } from '../../src/replica/wire/generated/data.js';
 import { CutProxy } from '../support/cut-proxy.js';
 import { scratchDir } from '../support/scratch.js';
@@ -10,6 +11,9 @@ import { FakeTarget } from './source-fake-target.js';
 import { makeImage, TestHost, writeOn } from './source-world.js';
 
 const SIZE = 24 * MiB;
+/** As it is compared, and as it is copied. */
+const EXTENT = 512 * KiB;
+const BLOCK = 64 * KiB;
 const EROFS = -30;
 const peerTimeout = millis(800);
 
@@ -134,6 +138,59 @@ for (const [what, instance, compares] of [
     if (compares) await waitFor(() => asked > 0, 'what it has is compared');
     else await source.untilState(id, 'mirroring');
     t.equal(asked > 0, compares);
+    await source.replica.cancel(id);
+  });
+
+for (const how of ['break', 'pause', 'another run'] as const)
+  t.test(`G2: a comparison that was broken off (${how})`, async (t) => {
+    const source = await TestHost.open(t, scratchDir(t, 'source'), { peerTimeout });
+    const target = await FakeTarget.open(t);
+    const content = makeImage(source, 'a.img', SIZE);
+    const answers = 12;
+    /** Offsets asked for before and since, those of them that were answered, and what has come since. */
+    const asked = { before: [] as number[], since: [] as number[] };
+    const same = new Set<number>();
+    const sent = new Set<number>();
+    let broken = false;
+    let pause = (): void => {};
+    target.onHello = ({ purpose }) => {
+      const again = purpose === migratefs.data.Hello.Purpose.RESUME;
+      if (again) broken = true;
+      const targetInstance = again && how === 'another run' ? 'second' : 'first';
+      return { reply: { targetInstance, ...(again ? { remembers: true } : { adopted: true }) } };
+    };
+    target.onFrame = (frame, bytes) => {
+      if (frame.body === 'data') for (let at = 0; at < bytes; at += BLOCK) sent.add(frame.data.offset + at);
+      if (frame.body !== 'digestRequest') return;
+      const { offset, length } = frame.digestRequest;
+      asked[broken ? 'since' : 'before'].push(offset);
+      const answered = asked.before.length <= answers || broken || how === 'pause';
+      if (asked.before.length === answers && !broken) pause();
+      if (!answered) return target.close();
+      same.add(offset);
+      const sha256 = createHash('sha256')
+        .update(content.subarray(offset, offset + length))
+        .digest();
+      target.send({ digestReply: { requestSeq: frame.seq, sha256 } });
+    };
+    const paused = new Promise<void>((resolve) => {
+      pause = resolve;
+    });
+    const { id } = await source.start(['a.img'], target.address);
+    if (how === 'pause') {
+      await paused;
+      await source.replica.pause(id);
+      // What was asked for has its answers by now.
+      await source.untilState(id, 'paused');
+      broken = true;
+      await source.replica.resume(id);
+    }
+    await source.untilState(id, 'mirroring');
+    const first = Math.min(...asked.since);
+    if (how === 'another run') t.equal(first, 0, 'begins anew');
+    else t.ok(first > asked.before[answers - 1]!, `goes on at ${first}`);
+    for (let at = 0; at < SIZE; at += BLOCK)
+      if (!sent.has(at) && !same.has(at - (at % EXTENT))) return t.fail(`${at} is neither the same nor sent`);
     await source.replica.cancel(id);
   });
 

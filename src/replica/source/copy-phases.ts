@@ -37,6 +37,7 @@ export class CopyPhases {
   /** The target has forgotten what it acknowledged: compared by digests before anything else is sent. */
   compareFirst(): void {
     this.#compareDigests = true;
+    for (const image of this.#options.group.images) image.compared = 0;
   }
 
   /** Copies until every change goes to the target as well. Rejects with the signal's reason. */

@@ -13,9 +13,9 @@ const HOLES_IN_FLIGHT_MAX = 4096;
 
 /**
  * After a target has forgotten what it acknowledged: compares every data extent that is not dirty anyway by digest, and
- * marks what differs. A
- * hole is not compared but sent, which costs a frame. Writers may go on: what they change is marked anyway, before or
- * after. Resolves with the bytes marked. Rejects with the signal's reason, or what reading threw.
+ * marks what differs. A hole is not compared but sent, which costs a frame. Writers may go on: what they change is marked
+ * anyway, before or after. Goes on where an earlier call was broken off: what had no answer then is marked, and what is lost
+ * of the holes. Resolves with the bytes marked. Rejects with the signal's reason, or what reading threw.
  */
 export const resync = async (
   image: SourceImage,
@@ -44,8 +44,9 @@ export const resync = async (
     signal.throwIfAborted();
   };
   const size = image.port.size();
+  let at = image.compared;
   try {
-    for (let at = 0; at < size; ) {
+    while (at < size) {
       await breathe();
       const data = image.port.nextData(at);
       const hole = (data?.offset ?? size) - at;
@@ -72,6 +73,7 @@ export const resync = async (
     }
   } finally {
     await Promise.all(running);
+    if (!failure) image.compared = at;
   }
   signal.throwIfAborted();
   if (failure) throw failure;

@@ -79,6 +79,8 @@ export class SourceImage {
   readonly sender: MirrorSender;
   readonly writer: RoutedWriter;
   readonly port: ImagePort;
+  /** What lies before is as on the target, or dirty: a comparison that is broken off goes on here. */
+  compared = 0;
   readonly #options: SourceImageOptions;
   #sentSize = -1;
   /** Dirty blocks and cleared blocks when the newly dirtied were last asked for. */
