@@ -5,10 +5,11 @@
  */
 import { closeSync, constants, fstatSync, openSync, readdirSync, readFileSync } from 'node:fs';
 import { stat } from 'node:fs/promises';
-import { pause, systemClock } from '../leaves/clock.js';
+import { resultWithin, systemClock } from '../leaves/clock.js';
 import { millis } from '../leaves/units.js';
 import { ioctl } from './libc.js';
 import { mountOf } from './mount-table.js';
+import { commandOf, otherProcesses } from './other-processes.js';
 
 /** What holds a file open for writing. */
 export interface ForeignWriter {
@@ -83,13 +84,7 @@ const isServed = (pid: string, mountId: string | undefined, files: BackingFiles)
 };
 
 const identified = async (path: string, files: BackingFiles): Promise<number> => {
-  const stop = new AbortController();
-  const late = pause(systemClock, STAT_MAX, stop.signal).then(
-    () => undefined,
-    () => undefined,
-  );
-  const found = await Promise.race([stat(path, { bigint: true }).catch(() => undefined), late]);
-  stop.abort();
+  const found = await resultWithin(systemClock, STAT_MAX, stat(path, { bigint: true }));
   return found ? files.indexOf(found.dev, found.ino) : -1;
 };
 
@@ -109,8 +104,7 @@ const writersAmong = async (
     if (isServed(pid, field(info, 'mnt_id'), files)) continue;
     const file = await identified(`/proc/${pid}/fd/${fd}`, files);
     if (file < 0) continue;
-    const command = orElse(() => readFileSync(`/proc/${pid}/comm`, 'utf8').trim(), '?');
-    writers.set(file, { who: `${command} (pid ${pid})`, file });
+    writers.set(file, { who: `${orElse(() => commandOf(pid), '?')} (pid ${pid})`, file });
   }
   return [...writers.values()];
 };
@@ -144,8 +138,7 @@ export const foreignWriters = async (
 ): Promise<readonly ForeignWriter[]> => {
   const files = new BackingFiles(fds);
   const writers = [...loopDevices(files)];
-  for (const pid of readdirSync('/proc')) {
-    if (!/^\d+$/.test(pid) || Number(pid) === process.pid) continue;
+  for (const pid of otherProcesses()) {
     await turn();
     writers.push(...(await writersAmong(pid, files, turn)));
   }

@@ -1,10 +1,11 @@
 /** Who has something open on a mount, from /proc (proc_pid_fdinfo(5), proc_pid_maps(5), proc_pid_mountinfo(5)). */
 import { readdir, readFile, readlink } from 'node:fs/promises';
-import { pause, systemClock } from '../leaves/clock.js';
+import { resultWithin, systemClock } from '../leaves/clock.js';
 import { millis } from '../leaves/units.js';
 import type { Holder } from '../leaves/unmount.js';
 import type { Mount } from './mount-table.js';
 import { mountOf, mountsAt } from './mount-table.js';
+import { commandOf, otherProcesses } from './other-processes.js';
 
 /** A process that faults in a page of a stuck image may keep its maps locked: look without them then. */
 const MAPS_MAX = millis(500);
@@ -33,13 +34,7 @@ const ofDirectories = async (pid: string, { path }: Mount): Promise<string | und
 /** /proc/PID/maps writes the device in hexadecimal. */
 const ofMaps = async (pid: string, { device }: Mount): Promise<string | undefined> => {
   const mapped = device.split(':').map(hex).join(':');
-  const stop = new AbortController();
-  const late = pause(systemClock, MAPS_MAX, stop.signal).then(
-    () => '',
-    () => '',
-  );
-  const maps = await Promise.race([readFile(`/proc/${pid}/maps`, 'utf8').catch(() => ''), late]);
-  stop.abort();
+  const maps = (await resultWithin(systemClock, MAPS_MAX, readFile(`/proc/${pid}/maps`, 'utf8'))) ?? '';
   for (const line of maps.split('\n')) {
     const [, , , where, , ...path] = line.split(/ +/);
     if (where === mapped) return path.join(' ');
@@ -57,8 +52,7 @@ export const mountCopies = async (mountpoint: string): Promise<() => Promise<rea
     const holders: Holder[] = [];
     const namespaces = new Set<string>();
     if (!mount) return holders;
-    for (const pid of await readdir('/proc')) {
-      if (!/^\d+$/.test(pid) || Number(pid) === process.pid) continue;
+    for (const pid of otherProcesses()) {
       try {
         const namespace = await readlink(`/proc/${pid}/ns/mnt`);
         if (namespaces.has(namespace)) continue;
@@ -66,8 +60,7 @@ export const mountCopies = async (mountpoint: string): Promise<() => Promise<rea
         const lines = (await readFile(`/proc/${pid}/mountinfo`, 'utf8')).split('\n');
         const copy = lines.map(mountOf).find(({ device }) => device === mount.device);
         if (!copy) continue;
-        const command = (await readFile(`/proc/${pid}/comm`, 'utf8')).trim();
-        holders.push({ pid: Number(pid), command, path: copy.path });
+        holders.push({ pid: Number(pid), command: commandOf(pid), path: copy.path });
       } catch {
         // It has ended meanwhile.
       }
@@ -81,14 +74,12 @@ export const mountHolders = async (mountpoint: string): Promise<readonly Holder[
   const mount = findMount(mountpoint);
   if (!mount) return [];
   const holders: Holder[] = [];
-  for (const pid of await readdir('/proc')) {
-    if (!/^\d+$/.test(pid) || Number(pid) === process.pid) continue;
+  for (const pid of otherProcesses()) {
     try {
       const path =
         (await ofDescriptors(pid, mount)) ?? (await ofDirectories(pid, mount)) ?? (await ofMaps(pid, mount));
       if (path === undefined) continue;
-      const command = (await readFile(`/proc/${pid}/comm`, 'utf8')).trim();
-      holders.push({ pid: Number(pid), command, path });
+      holders.push({ pid: Number(pid), command: commandOf(pid), path });
     } catch {
       // It has ended meanwhile.
     }

@@ -34,3 +34,20 @@ export const pause = (clock: Clock, delay: Millis, signal?: AbortSignal): Promis
     });
     signal?.addEventListener('abort', onAbort, { once: true });
   });
+
+/** What `work` resolves with; undefined when it takes longer than `delay`, or rejects. */
+export const resultWithin = async <T>(
+  clock: Clock,
+  delay: Millis,
+  work: Promise<T>,
+): Promise<T | undefined> => {
+  const settled = new AbortController();
+  const late = pause(clock, delay, settled.signal).then(() => undefined);
+  try {
+    return await Promise.race([work, late]);
+  } catch {
+    return undefined;
+  } finally {
+    settled.abort();
+  }
+};

@@ -2,27 +2,15 @@
 import t from 'tap';
 import { CONVERGE_BYTES } from '../../src/leaves/copy-forecast.js';
 import { bytesPerSecond, KiB, MiB, UNLIMITED } from '../../src/leaves/units.js';
-import { scratchDir } from '../support/scratch.js';
 import { waitFor } from '../support/wait-for.js';
-import { makeImage, TestHost } from './source-world.js';
+import { inSync } from './in-sync.js';
 
 const SIZE = 16 * MiB;
 const RECORD = 8 * KiB;
 const WRITES = 1024;
 
-const inSync = async (t: Parameters<typeof TestHost.open>[0]) => {
-  const source = await TestHost.open(t, scratchDir(t, 'source'));
-  const target = await TestHost.open(t, scratchDir(t, 'target'));
-  makeImage(source, 'a.img', SIZE);
-  const guest = source.guest('a.img');
-  t.teardown(() => guest.close());
-  const { id } = await source.start(['a.img'], target.replica.dataAddress);
-  await source.untilState(id, 'mirroring');
-  return { source, target, guest, id };
-};
-
 t.test('mirrored writes go at the rate of the limit; a higher one reaches those who wait', async (t) => {
-  const { source, target, guest, id } = await inSync(t);
+  const { source, target, guest, id } = await inSync(t, SIZE);
   const LIMIT = 400 * KiB;
   await source.replica.setLimits(id, { netLimit: bytesPerSecond(LIMIT) });
   const begun = performance.now();
@@ -53,7 +41,7 @@ t.test('mirrored writes go at the rate of the limit; a higher one reaches those 
 });
 
 t.test('G2: a comparison and a cutover do not miss what waits for the limit', async (t) => {
-  const { source, target, guest, id } = await inSync(t);
+  const { source, target, guest, id } = await inSync(t, SIZE);
   await source.replica.setLimits(id, { netLimit: bytesPerSecond(2000) });
   const write = async (from: number): Promise<Promise<number>[]> => {
     const answers = Array.from({ length: 32 }, (_, i) =>
@@ -75,7 +63,7 @@ t.test('G2: a comparison and a cutover do not miss what waits for the limit', as
 t.test(
   'copies do not starve mirrored writes, and nothing waits for a paused or cancelled migration',
   async (t) => {
-    const { source, target, guest, id } = await inSync(t);
+    const { source, target, guest, id } = await inSync(t, SIZE);
     const { replica } = source;
     await replica.pause(id);
     // No more than what the last part begins with.

@@ -9,6 +9,7 @@ import { ImageGroup } from '../../src/replica/source/image-group.js';
 import { LoadObserver } from '../../src/replica/source/load-observer.js';
 import { scratchDir } from '../support/scratch.js';
 import { waitFor } from '../support/wait-for.js';
+import { inSync } from './in-sync.js';
 import { makeImage, TestHost } from './source-world.js';
 
 const SIZE = 2 * MiB;
@@ -64,20 +65,8 @@ for (const mirrors of [false, true])
     },
   );
 
-/** A migration that is in sync, and a guest of its image. */
-const inSync = async (t: Parameters<typeof TestHost.open>[0]) => {
-  const source = await TestHost.open(t, scratchDir(t, 'source'));
-  const target = await TestHost.open(t, scratchDir(t, 'target'));
-  makeImage(source, 'a.img', SIZE);
-  const guest = source.guest('a.img');
-  t.teardown(() => guest.close());
-  const { id } = await source.start(['a.img'], target.replica.dataAddress);
-  await source.untilState(id, 'mirroring');
-  return { source, target, guest, id };
-};
-
 t.test('an image that cannot be looked at is reported as it was, and the migration ends', async (t) => {
-  const { source, target, guest, id } = await inSync(t);
+  const { source, target, guest, id } = await inSync(t, SIZE);
   const { size } = FileImage.prototype;
   const heal = (): void => {
     FileImage.prototype.size = size;
@@ -100,7 +89,7 @@ t.test('an image that cannot be looked at is reported as it was, and the migrati
 });
 
 t.test('a look at a migration that fails ends it, and nothing else', async (t) => {
-  const { source, guest, id } = await inSync(t);
+  const { source, guest, id } = await inSync(t, SIZE);
   const { sample } = LoadObserver.prototype;
   t.teardown(() => {
     LoadObserver.prototype.sample = sample;
@@ -113,7 +102,7 @@ t.test('a look at a migration that fails ends it, and nothing else', async (t) =
 });
 
 t.test('an end that cannot be carried out is tried again later, and other work has its turn', async (t) => {
-  const { source, id } = await inSync(t);
+  const { source, id } = await inSync(t, SIZE);
   const { release } = ImageGroup.prototype;
   t.teardown(() => {
     ImageGroup.prototype.release = release;

@@ -5,6 +5,18 @@ import { QueueError, TaskStore } from '../../src/broker/scheduler/task-store.js'
 import { MigrateFsError } from '../../src/leaves/errors.js';
 import { TASK_EDGES } from '../../src/leaves/scheduler.js';
 import { SchedulerWorld } from '../support/scheduler-world.js';
+import type { Teardown } from '../support/scratch.js';
+
+/** A task of a and one of c, both copying to b. */
+const twoSources = async (t: Teardown) => {
+  const world = await SchedulerWorld.open(t);
+  world.hosts.put('c', 'vm9.raw');
+  const first = await world.submit();
+  const other = await world.submit({ vm: 'vm9', images: ['vm9.raw'], source: 'c' });
+  await world.untilState(first.id, 'copying');
+  await world.untilState(other.id, 'copying');
+  return { world, first, other };
+};
 
 t.test('a new scheduler goes on in every state; nothing is done twice', async (t) => {
   const world = await SchedulerWorld.open(t);
@@ -46,12 +58,7 @@ t.test('a move that a new scheduler finds under way keeps its place', async (t) 
 });
 
 t.test('one whose source cannot be asked keeps no place of the target from others', async (t) => {
-  const world = await SchedulerWorld.open(t);
-  world.hosts.put('c', 'vm9.raw');
-  const first = await world.submit();
-  const other = await world.submit({ vm: 'vm9', images: ['vm9.raw'], source: 'c' });
-  await world.untilState(first.id, 'copying');
-  await world.untilState(other.id, 'copying');
+  const { world, first, other } = await twoSources(t);
   world.hosts.set(world.hosts.of('vm1.raw').snapshot.id, 'mirroring');
   await world.untilState(first.id, 'handing-over');
   world.hosts.unreachable('a', true);
@@ -93,12 +100,7 @@ t.test(
 );
 
 t.test('a host that the topology has lost harms nobody else', async (t) => {
-  const world = await SchedulerWorld.open(t);
-  world.hosts.put('c', 'vm9.raw');
-  const lost = await world.submit();
-  const other = await world.submit({ vm: 'vm9', images: ['vm9.raw'], source: 'c' });
-  await world.untilState(lost.id, 'copying');
-  await world.untilState(other.id, 'copying');
+  const { world } = await twoSources(t);
   world.hosts.paths.clear();
   world.hosts.controlAddress = (host) => {
     if (host === 'a') throw new MigrateFsError('INVALID_ARGUMENT', `no host '${host}'`);
