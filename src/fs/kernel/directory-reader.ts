@@ -2,8 +2,27 @@ import { close, getdents64, lseek, SEEK_SET } from '../libc.js';
 
 const BUFFER_BYTES = 32 * 1024;
 const HEADER_BYTES = 19;
-const NOTHING = Buffer.alloc(0);
-const NO_VIEW = new DataView(NOTHING.buffer, NOTHING.byteOffset, 0);
+/** Buffers that nobody needs and that are kept. */
+const SPARE_MAX = 16;
+
+/** What getdents64(2) gives. */
+class EntryBuffer {
+  readonly bytes = Buffer.alloc(BUFFER_BYTES);
+  readonly view = new DataView(this.bytes.buffer, this.bytes.byteOffset, BUFFER_BYTES);
+}
+
+/** Buffers come and go with every directory that is listed: they are used again. */
+class EntryBuffers {
+  readonly #spare: EntryBuffer[] = [];
+
+  take(): EntryBuffer {
+    return this.#spare.pop() ?? new EntryBuffer();
+  }
+
+  giveBack(buffer: EntryBuffer): void {
+    if (this.#spare.length < SPARE_MAX) this.#spare.push(buffer);
+  }
+}
 
 /**
  * One open directory. Cookies are the backing file system's own, as 64 raw bits: 0 is the start, and the cookie of
@@ -11,17 +30,18 @@ const NO_VIEW = new DataView(NOTHING.buffer, NOTHING.byteOffset, 0);
  */
 export class DirectoryReader {
   readonly fd: number;
+  readonly #buffers: EntryBuffers;
   /** While entries in it are wanted. */
-  #bytes: Buffer = NOTHING;
-  #view: DataView = NO_VIEW;
+  #buffer: EntryBuffer | undefined;
   #at = 0;
   #end = 0;
   /** The cookie that reading on from `#at` answers. */
   #low = 0;
   #high = 0;
 
-  constructor(fd: number) {
+  constructor(fd: number, buffers: EntryBuffers) {
     this.fd = fd;
+    this.#buffers = buffers;
   }
 
   /** Goes to where the cookie points; 0 or -errno. */
@@ -39,10 +59,10 @@ export class DirectoryReader {
   /** Makes the next entry current; 1, 0 at the end, or -errno. */
   next(): number {
     if (this.#at < this.#end) return 1;
-    if (this.#bytes === NOTHING) this.#keep(Buffer.alloc(BUFFER_BYTES));
-    const length = getdents64(this.fd, this.#bytes, BUFFER_BYTES);
+    this.#buffer ??= this.#buffers.take();
+    const length = getdents64(this.fd, this.#buffer.bytes, BUFFER_BYTES);
     if (length <= 0) {
-      this.#keep(NOTHING);
+      this.drop();
       return length;
     }
     this.#at = 0;
@@ -50,9 +70,14 @@ export class DirectoryReader {
     return 1;
   }
 
-  #keep(bytes: Buffer): void {
-    this.#bytes = bytes;
-    this.#view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
+  /** Nothing of what it has read is wanted. */
+  drop(): void {
+    if (this.#buffer) this.#buffers.giveBack(this.#buffer);
+    this.#buffer = undefined;
+  }
+
+  get #view(): DataView {
+    return this.#buffer!.view;
   }
 
   get inodeLow(): number {
@@ -69,12 +94,13 @@ export class DirectoryReader {
   }
   /** DT_*. */
   get type(): number {
-    return this.#bytes[this.#at + 18]!;
+    return this.#buffer!.bytes[this.#at + 18]!;
   }
   /** With its NUL. */
   get name(): Uint8Array {
     const start = this.#at + HEADER_BYTES;
-    return this.#bytes.subarray(start, this.#bytes.indexOf(0, start) + 1);
+    const { bytes } = this.#buffer!;
+    return bytes.subarray(start, bytes.indexOf(0, start) + 1);
   }
 
   /** Takes the current entry. */
@@ -88,6 +114,7 @@ export class DirectoryReader {
 /** Open directories by handle. */
 export class DirectoryHandles {
   readonly #readers = new Map<number, DirectoryReader>();
+  readonly #buffers = new EntryBuffers();
   #next = 1;
 
   get size(): number {
@@ -96,7 +123,7 @@ export class DirectoryHandles {
 
   open(fd: number): number {
     const handle = this.#next++;
-    this.#readers.set(handle, new DirectoryReader(fd));
+    this.#readers.set(handle, new DirectoryReader(fd, this.#buffers));
     return handle;
   }
 
@@ -107,7 +134,9 @@ export class DirectoryHandles {
   }
 
   release(handle: number): void {
-    close(this.get(handle).fd);
+    const reader = this.get(handle);
+    reader.drop();
+    close(reader.fd);
     this.#readers.delete(handle);
   }
 
