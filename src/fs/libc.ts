@@ -9,6 +9,12 @@ import koffi from 'koffi';
 
 type Bytes = Uint8Array | Int32Array | Uint32Array | BigInt64Array | BigUint64Array;
 
+/**
+ * Calls are made on a stack of koffi's own, one for each thread, which is not given back when the thread ends: 3 MiB with its
+ * defaults, and data workers come and go with the load. The functions below are thin, and none of them calls back.
+ */
+koffi.config({ ...koffi.config(), sync_stack_size: 256 * 1024, sync_heap_size: 64 * 1024 });
+
 const library = koffi.load('libc.so.6');
 
 /** `definition` is checked against the TypeScript signature by eye only: keep the two beside each other. */
